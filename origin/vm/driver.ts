@@ -1,0 +1,86 @@
+/**
+ * The seam between the supervisor and whatever runs a machine (QEMU today). Only types: nothing here acts.
+ *
+ * Ownership: who calls `boot` owns the machine and must end it with `stop` or `kill`; `gone` then resolves exactly once.
+ * Who calls `spawn` owns the process and its three streams. When the machine goes, every stream is destroyed with a
+ * `machine-gone` MachineError and `exited` resolves with `{ code: null, signal: 'SIGKILL' }`: nobody waits for ever.
+ * Cancellation: aborting `boot`'s signal kills the half-booted machine before the promise rejects (`boot-aborted`).
+ */
+import type { Readable, Writable } from 'node:stream';
+
+/** What to run inside the machine. `argv[0]` is looked up in the guest's PATH; `cwd` is created when absent. */
+export interface ProcessSpec {
+  argv: readonly string[];
+  env: Readonly<Record<string, string>>;
+  cwd: string;
+}
+
+/** How a process ended: exactly one of the two is non-null (`signal` is a name such as 'SIGTERM'). */
+export interface ProcessExit {
+  code: number | null;
+  signal: string | null;
+}
+
+/**
+ * A process inside the machine. Streams carry bytes with end-to-end backpressure: an unread `stdout` stops the process
+ * in its `write`, and `stdin.write` returns false until the process reads. `stdout` and `stderr` must both be consumed
+ * (or `resume()`d): a process whose stderr nobody reads stalls. `exited` resolves when the process has ended,
+ * independently of how much of its output has been read; it never rejects.
+ */
+export interface ServerProcess {
+  readonly stdin: Writable;
+  readonly stdout: Readable;
+  readonly stderr: Readable;
+  readonly exited: Promise<ProcessExit>;
+  /** Signals the process and its children (its process group). Default SIGTERM. Harmless after the exit. */
+  kill(signal?: 'SIGTERM' | 'SIGKILL'): void;
+}
+
+/** Absolute paths of the immutable files that a machine boots from; built by `origin/images/`, shared by machines. */
+export interface MachineImage {
+  kernel: string;
+  initrd: string;
+  /** Read-only root file system (erofs). */
+  base: string;
+  /** Read-only applications (erofs), laid over the base; absent for a bare machine. */
+  app?: string;
+}
+
+/** One machine. `dir` is its own directory (created 0700) and holds its disk: two machines never share one. */
+export interface MachineSpec {
+  /** Stable name of the machine, for messages. */
+  key: string;
+  dir: string;
+  image: MachineImage;
+  memoryMiB: number;
+  cpus: number;
+  /** Size of the data disk when it is first made; an existing disk is never shrunk and keeps its size. */
+  diskMiB: number;
+  hostname: string;
+}
+
+/** Why a machine ended, for logs: one sentence, and the last lines of its serial console (at most 16 KiB). */
+export interface MachineEnd {
+  reason: string;
+  consoleTail: string;
+}
+
+/** A booted machine whose guest agent answers. */
+export interface RunningMachine {
+  readonly accelerator: 'kvm' | 'tcg';
+  /** Resolves once, when the machine has ended for whatever reason; never rejects. */
+  readonly gone: Promise<MachineEnd>;
+  /** Starts a process. Rejects with `spawn-failed`, `too-many-processes`, `guest-timeout` or `machine-gone`. */
+  spawn(spec: ProcessSpec): Promise<ServerProcess>;
+  /** Resolves when all that processes have written so far survives the loss of the machine. Rejects as `spawn`. */
+  sync(): Promise<void>;
+  /** Ends processes, unmounts and powers off; falls back to `kill` after a deadline. Resolves once it is gone. */
+  stop(): Promise<void>;
+  /** Ends the machine at once, as a power cut would. */
+  kill(): void;
+}
+
+/** Boots machines. Rejects with a MachineError; `progress` gets short lower-case steps meant for people. */
+export interface MachineDriver {
+  boot(spec: MachineSpec, progress: (step: string) => void, signal?: AbortSignal): Promise<RunningMachine>;
+}
