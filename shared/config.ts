@@ -1,0 +1,217 @@
+/**
+ * Owns `moorage.jsonc`: its schema, its defaults, and the errors that name the field at fault.
+ *
+ * The `mcpServers` block is what people already paste into their MCP client; members that only clients use are accepted
+ * and reported as ignored, anything else unknown is an error (a misspelt limit must not pass in silence).
+ */
+import { type ParseError, parse, printParseErrorCode } from 'jsonc-parser';
+import { z } from 'zod';
+
+/** First path segments that are ours; a server cannot have such a name. */
+export const RESERVED_NAMES: readonly string[] = [
+  'mcp',
+  'sse',
+  'messages',
+  'admin',
+  'healthz',
+  'metrics',
+  'authorize',
+  'token',
+  'register',
+  'callback',
+];
+
+/** A server's name is a path segment: letters, digits, dot, dash and underscore, 63 at most, not starting with a sign. */
+export const serverName = z
+  .string()
+  .regex(
+    /^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$/,
+    'use letters, digits, ".", "-" and "_" (at most 63, a letter or digit first)',
+  )
+  .refine((name) => !RESERVED_NAMES.includes(name), 'this name is reserved for a path of Moorage itself');
+
+/** Sizes such as `512M` or `2G` (powers of 1024), as MiB. */
+const size = z
+  .string()
+  .regex(/^[1-9][0-9]*[MG]$/, 'write a size such as "512M" or "2G"')
+  .transform((text) => Number(text.slice(0, -1)) * (text.endsWith('G') ? 1024 : 1));
+
+const limits = z.strictObject({
+  memory: size.refine((mib) => mib >= 128, 'a machine needs at least "128M"').optional(),
+  cpus: z.number().int().min(1).max(64).optional(),
+  disk: size.refine((mib) => mib >= 64, 'a machine needs a disk of at least "64M"').optional(),
+});
+
+/** Members of other programs' `mcpServers` entries that say nothing to a router. */
+const CLIENT_ONLY = [
+  'type',
+  'disabled',
+  'autoApprove',
+  'alwaysAllow',
+  'timeout',
+  'description',
+  'name',
+  'icon',
+  'gallery',
+  'trust',
+] as const;
+const clientOnly = Object.fromEntries(CLIENT_ONLY.map((key) => [key, z.unknown().optional()])) as Record<
+  (typeof CLIENT_ONLY)[number],
+  z.ZodOptional<z.ZodUnknown>
+>;
+
+const machineServer = z.strictObject({
+  runtime: z.enum(['vm', 'process']).default('vm'),
+  command: z.string().min(1),
+  args: z.array(z.string()).default([]),
+  env: z
+    .record(z.string().regex(/^[A-Za-z_][A-Za-z0-9_]*$/, 'this is not a name of an environment variable'), z.string())
+    .default({}),
+  /** A folder beside the configuration that goes into the machine's image, read-only base of the server's working directory. */
+  files: z.string().min(1).optional(),
+  /** Servers that name the same machine share one. */
+  machine: z
+    .string()
+    .regex(/^[a-z0-9][a-z0-9-]{0,62}$/, 'use lower case letters, digits and "-"')
+    .optional(),
+  /** Which sessions share a process: see docs/servers.md. */
+  process: z.enum(['auto', 'session', 'shared']).default('auto'),
+  limits: limits.default({}),
+  ...clientOnly,
+});
+
+const edgeServer = z.strictObject({
+  runtime: z.literal('edge'),
+  /** Module whose default export makes an MCP server; a path relative to the configuration. */
+  tools: z.string().min(1),
+  ...clientOnly,
+});
+
+export type MachineServer = z.infer<typeof machineServer>;
+export type EdgeServer = z.infer<typeof edgeServer>;
+export type ServerEntry = MachineServer | EdgeServer;
+export const isEdgeServer = (entry: ServerEntry): entry is EdgeServer => entry.runtime === 'edge';
+
+const loopback = z.enum(['127.0.0.1', 'localhost', '::1'], {
+  error: 'only loopback addresses are served without authentication: use "127.0.0.1"',
+});
+
+export const configSchema = z.strictObject({
+  $schema: z.string().optional(),
+  mcpServers: z.record(z.string(), z.unknown()),
+  edge: z
+    .strictObject({ host: loopback.default('127.0.0.1'), port: z.number().int().min(0).max(65535).default(8787) })
+    .default({ host: '127.0.0.1', port: 8787 }),
+  origin: z
+    .strictObject({
+      id: z
+        .string()
+        .regex(/^[a-z0-9][a-z0-9-]{0,62}$/, 'use lower case letters, digits and "-"')
+        .default('local'),
+      /** Loopback TCP instead of the Unix socket, for tunnels that cannot reach a socket. */
+      listen: z
+        .string()
+        .regex(/^(127\.0\.0\.1|\[::1\]):[0-9]{1,5}$/, 'write "127.0.0.1:PORT"')
+        .optional(),
+    })
+    .default({ id: 'local' }),
+});
+
+export interface Config {
+  readonly servers: ReadonlyMap<string, ServerEntry>;
+  readonly edge: { readonly host: string; readonly port: number };
+  readonly origin: { readonly id: string; readonly listen?: string | undefined };
+  /** Things that were read and have no effect, worth one line to the owner. */
+  readonly warnings: readonly string[];
+}
+
+/** A configuration that cannot be used. `problems` has one line per fault, each naming its field. */
+export class ConfigError extends Error {
+  readonly problems: readonly string[];
+  constructor(problems: readonly string[]) {
+    super(
+      `The configuration has ${problems.length === 1 ? 'a fault' : `${problems.length} faults`}:\n${problems.map((p) => `  - ${p}`).join('\n')}`,
+    );
+    this.name = 'ConfigError';
+    this.problems = problems;
+  }
+}
+
+/** Text of `moorage.jsonc` (JSON with comments and trailing commas) to a configuration. @throws ConfigError. */
+export function parseConfig(text: string): Config {
+  const syntax: ParseError[] = [];
+  const value: unknown = parse(text, syntax, { allowTrailingComma: true, disallowComments: false });
+  const first = syntax[0];
+  if (first) {
+    const line = text.slice(0, first.offset).split('\n').length;
+    throw new ConfigError([`line ${line}: this is not JSON (${printParseErrorCode(first.error)})`]);
+  }
+  const parsed = configSchema.safeParse(value);
+  if (!parsed.success) throw new ConfigError(describe(parsed.error, []));
+  const problems: string[] = [];
+  const warnings: string[] = [];
+  const servers = new Map<string, ServerEntry>();
+  for (const [name, entry] of Object.entries(parsed.data.mcpServers)) {
+    const checkedName = serverName.safeParse(name);
+    if (!checkedName.success) problems.push(...describe(checkedName.error, ['mcpServers', name]));
+    const checked = parseEntry(entry);
+    if (!checked.success) problems.push(...describe(checked.error, ['mcpServers', name]));
+    else servers.set(name, checked.data);
+    const ignored = CLIENT_ONLY.filter((key) => typeof entry === 'object' && entry !== null && key in entry);
+    if (ignored.length > 0)
+      warnings.push(`mcpServers.${name}: ${ignored.join(', ')} ${ignored.length > 1 ? 'have' : 'has'} no effect here`);
+  }
+  problems.push(...machineProblems(servers));
+  if (servers.size === 0 && problems.length === 0) problems.push('mcpServers: add at least one server');
+  if (problems.length > 0) throw new ConfigError(problems);
+  return { servers, edge: parsed.data.edge, origin: parsed.data.origin, warnings };
+}
+
+function parseEntry(entry: unknown): z.ZodSafeParseResult<ServerEntry> {
+  const isEdge = typeof entry === 'object' && entry !== null && 'runtime' in entry && entry.runtime === 'edge';
+  return isEdge ? edgeServer.safeParse(entry) : machineServer.safeParse(entry);
+}
+
+/** Servers of one machine run in one guest: they must agree on where and how large it is. */
+function machineProblems(servers: ReadonlyMap<string, ServerEntry>): string[] {
+  const problems: string[] = [];
+  const seen = new Map<string, { name: string; entry: MachineServer }>();
+  for (const [name, entry] of servers) {
+    if (isEdgeServer(entry)) continue;
+    const machine = machineOf(name, entry);
+    const other = seen.get(machine);
+    if (!other) {
+      seen.set(machine, { name, entry });
+      continue;
+    }
+    if (other.entry.machine === undefined && entry.machine === undefined) {
+      problems.push(
+        `mcpServers.${name}: its machine would be named like that of "${other.name}": rename it or set "machine"`,
+      );
+    }
+    if (other.entry.runtime !== entry.runtime) {
+      problems.push(`mcpServers.${name}.runtime: "${other.name}" shares machine "${machine}" and has another runtime`);
+    }
+    for (const key of ['memory', 'cpus', 'disk'] as const) {
+      const [a, b] = [other.entry.limits[key], entry.limits[key]];
+      if (a !== undefined && b !== undefined && a !== b) {
+        problems.push(
+          `mcpServers.${name}.limits.${key}: "${other.name}" shares machine "${machine}" and says otherwise`,
+        );
+      }
+    }
+  }
+  return problems;
+}
+
+/** The machine that a server runs in: the one it names, else one of its own, named after it. */
+export function machineOf(name: string, entry: MachineServer): string {
+  return entry.machine ?? name.toLowerCase().replaceAll(/[^a-z0-9-]/g, '-');
+}
+
+function describe(error: z.ZodError, prefix: readonly string[]): string[] {
+  return error.issues.map((issue) => {
+    const path = [...prefix, ...issue.path.map(String)].join('.');
+    return path ? `${path}: ${issue.message}` : issue.message;
+  });
+}

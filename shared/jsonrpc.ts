@@ -1,0 +1,111 @@
+/**
+ * Owns JSON-RPC 2.0 messages as MCP uses them: their types, how bytes become one, and how answers are built.
+ *
+ * Invariant: after `parseMessage` a message's kind is certain; unknown members pass through untouched.
+ */
+import { z } from 'zod';
+import { MoorageError, toJsonRpcError } from './errors.ts';
+
+/** A request's id. MCP forbids null; fractional numbers are refused. */
+export type RequestId = string | number;
+
+export interface JsonRpcRequest {
+  readonly jsonrpc: '2.0';
+  readonly id: RequestId;
+  readonly method: string;
+  readonly params?: Record<string, unknown>;
+}
+export interface JsonRpcNotification {
+  readonly jsonrpc: '2.0';
+  readonly method: string;
+  readonly params?: Record<string, unknown>;
+}
+export interface JsonRpcResult {
+  readonly jsonrpc: '2.0';
+  readonly id: RequestId;
+  readonly result: Record<string, unknown>;
+}
+export interface JsonRpcFailure {
+  readonly jsonrpc: '2.0';
+  /** Null when the request could not be read (JSON-RPC 2.0, section 5). */
+  readonly id: RequestId | null;
+  readonly error: { readonly code: number; readonly message: string; readonly data?: unknown };
+}
+export type JsonRpcResponse = JsonRpcResult | JsonRpcFailure;
+export type JsonRpcMessage = JsonRpcRequest | JsonRpcNotification | JsonRpcResponse;
+
+export type MessageKind = 'request' | 'notification' | 'response';
+
+const id = z.union([z.string().max(1024), z.number().int()]);
+const params = z.record(z.string(), z.unknown()).optional();
+const method = z.string().min(1).max(256);
+const requestSchema = z.looseObject({ jsonrpc: z.literal('2.0'), id, method, params });
+const notificationSchema = z.looseObject({ jsonrpc: z.literal('2.0'), id: z.undefined(), method, params });
+const resultSchema = z.looseObject({ jsonrpc: z.literal('2.0'), id, result: z.record(z.string(), z.unknown()) });
+const failureSchema = z.looseObject({
+  jsonrpc: z.literal('2.0'),
+  // Absent where the sender could not read the request (typescript-sdk issue: some servers leave it out, some send null).
+  id: id.nullish().transform((value) => value ?? null),
+  error: z.looseObject({ code: z.number(), message: z.string() }),
+});
+
+/** What a message is, judged by its members alone. */
+export function kindOf(message: JsonRpcMessage): MessageKind {
+  if ('method' in message) return 'id' in message && message.id !== undefined ? 'request' : 'notification';
+  return 'response';
+}
+
+export const isRequest = (m: JsonRpcMessage): m is JsonRpcRequest => kindOf(m) === 'request';
+export const isNotification = (m: JsonRpcMessage): m is JsonRpcNotification => kindOf(m) === 'notification';
+export const isResponse = (m: JsonRpcMessage): m is JsonRpcResponse => kindOf(m) === 'response';
+
+/**
+ * One message from a parsed JSON value.
+ * @throws MoorageError `invalid_request`, whose `data.id` is the request's id where one could be read.
+ */
+export function parseMessage(value: unknown): JsonRpcMessage {
+  const shape = value !== null && typeof value === 'object' ? value : {};
+  const schema =
+    'method' in shape
+      ? 'id' in shape && shape.id !== undefined
+        ? requestSchema
+        : notificationSchema
+      : 'error' in shape
+        ? failureSchema
+        : resultSchema;
+  const parsed = schema.safeParse(value);
+  if (parsed.success) return parsed.data as JsonRpcMessage;
+  const issue = parsed.error.issues[0];
+  const where = issue && issue.path.length > 0 ? ` at "${issue.path.join('.')}"` : '';
+  const read = 'id' in shape ? id.safeParse(shape.id) : undefined;
+  throw new MoorageError(
+    'invalid_request',
+    `This is not a JSON-RPC 2.0 message${where}: ${issue?.message ?? 'unexpected shape'}.`,
+    read?.success ? { id: read.data } : {},
+  );
+}
+
+/**
+ * JSON text to a value.
+ * @throws MoorageError `parse_error`. The text itself is never echoed.
+ */
+export function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    throw new MoorageError('parse_error', 'The body is not valid JSON. Send one JSON-RPC 2.0 message as UTF-8 JSON.');
+  }
+}
+
+/** The answer to request `id` for an expected failure. */
+export function failure(requestId: RequestId | null, error: MoorageError): JsonRpcFailure {
+  return { jsonrpc: '2.0', id: requestId, error: toJsonRpcError(error) };
+}
+
+/** `_meta.progressToken` of a request, where there is one (MCP, basic/utilities/progress). */
+export function progressTokenOf(message: JsonRpcRequest): RequestId | undefined {
+  const meta = message.params?._meta;
+  if (meta === null || typeof meta !== 'object') return undefined;
+  const token = (meta as { progressToken?: unknown }).progressToken;
+  return typeof token === 'string' || typeof token === 'number' ? token : undefined;
+}

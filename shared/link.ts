@@ -1,0 +1,62 @@
+/**
+ * Owns the frames of the link: the WebSocket that an agent dials to the edge (`/_origin/link`), JSON text each.
+ *
+ * Up: `hello` once, then `event`s (what a server says unasked). Down: `welcome`, `ack`.
+ * Events are numbered by the agent within one `epoch` (a start of the agent) and repeated after a reconnect until they
+ * are acknowledged, so each reaches its session at least once at the Origin object, which drops what it has seen.
+ * The text frames `ping` and `pong` are heartbeats, answered without waking the Origin object.
+ */
+import { z } from 'zod';
+import { serverName } from './config.ts';
+
+export const LINK_PATH = '/_origin/link';
+export const LINK_VERSION = 1;
+/** Says which origin dials; its token is in `Authorization`. */
+export const ORIGIN_HEADER = 'moorage-origin';
+export const PING = 'ping';
+export const PONG = 'pong';
+/** The agent sends `ping` this often, in milliseconds. A link silent for three times as long is dead. */
+export const PING_EVERY_MS = 30_000;
+/** Largest frame in either direction, in bytes (Cloudflare's limit for a received WebSocket message is larger). */
+export const MAX_LINK_FRAME_BYTES = 1024 * 1024;
+
+/** A server as its origin announces it. `machine` is the machine's name: servers that share one have the same. */
+export const announcedServer = z.object({
+  name: serverName,
+  runtime: z.enum(['vm', 'process']),
+  machine: z.string().min(1).max(128),
+  /** Digest of everything that decides what runs: the deployment's id. */
+  deployment: z.string().min(1).max(128),
+});
+export type AnnouncedServer = z.infer<typeof announcedServer>;
+
+export const upFrame = z.discriminatedUnion('type', [
+  z.object({
+    type: z.literal('hello'),
+    version: z.literal(LINK_VERSION),
+    /** Fresh with every start of the agent. */
+    epoch: z.string().min(8).max(64),
+    agent: z.string().max(64),
+    servers: z.array(announcedServer).max(1000),
+  }),
+  z.object({
+    type: z.literal('event'),
+    /** 1, 2, 3 … within the epoch. */
+    seq: z.number().int().positive(),
+    /** Session ids that the message is for. */
+    sessions: z.array(z.string().max(256)).min(1).max(1000),
+    message: z.record(z.string(), z.unknown()),
+  }),
+]);
+export type UpFrame = z.infer<typeof upFrame>;
+
+export const downFrame = z.discriminatedUnion('type', [
+  z.object({
+    type: z.literal('welcome'),
+    version: z.literal(LINK_VERSION),
+    /** Servers that the edge does not take from this origin, with the reason. */
+    refused: z.array(z.object({ server: z.string(), reason: z.string() })),
+  }),
+  z.object({ type: z.literal('ack'), seq: z.number().int().nonnegative() }),
+]);
+export type DownFrame = z.infer<typeof downFrame>;
