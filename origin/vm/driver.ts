@@ -67,7 +67,8 @@ export interface MachineEnd {
 
 /** A booted machine whose guest agent answers. */
 export interface RunningMachine {
-  readonly accelerator: 'kvm' | 'tcg';
+  /** What runs the guest's instructions; `none` when there is no guest (runtime `process`). */
+  readonly accelerator: 'kvm' | 'tcg' | 'none';
   /** Resolves once, when the machine has ended for whatever reason; never rejects. */
   readonly gone: Promise<MachineEnd>;
   /** Starts a process. Rejects with `spawn-failed`, `too-many-processes`, `guest-timeout` or `machine-gone`. */

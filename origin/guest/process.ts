@@ -1,0 +1,168 @@
+/**
+ * One process of the guest: its child, its three channels and their credits.
+ *
+ * States: running -> exited -> closed. `exit` is sent as soon as the child ends; its output drains after that as far as
+ * the host's credit allows, and the stream is closed (forgotten) once both outputs have ended. The child leads a process
+ * group; whatever is left of the group is killed with its leader, so no orphan keeps the pipes or the machine busy.
+ */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { mkdirSync } from 'node:fs';
+import type { Readable } from 'node:stream';
+import {
+  CHANNEL,
+  type Channel,
+  encodeCredit,
+  encodeEnd,
+  encodeFrame,
+  encodeJson,
+  FRAME,
+  FrameError,
+  type FrameType,
+  ReceiveWindow,
+  SendWindow,
+} from './mux.ts';
+import type { Port } from './port.ts';
+
+const BASE_ENV = {
+  PATH: '/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin',
+  HOME: '/root',
+  USER: 'root',
+  LANG: 'C.UTF-8',
+  TMPDIR: '/tmp',
+  // Compiled JavaScript is kept on the machine's disk, so the next start of the same server skips compilation.
+  NODE_COMPILE_CACHE: '/var/cache/node-compile',
+};
+
+interface Output {
+  stream: Readable;
+  type: FrameType;
+  channel: Channel;
+  window: SendWindow;
+  ended: boolean;
+}
+
+export class GuestProcess {
+  readonly #id: number;
+  readonly #port: Port;
+  readonly #child: ChildProcess;
+  readonly #outputs: Output[] = [];
+  readonly #input = new ReceiveWindow();
+  readonly #onClosed: () => void;
+  #exited = false;
+
+  /** Starts the process of an `open` frame; throws a plain Error whose message is for the user. */
+  constructor(id: number, port: Port, spec: Record<string, unknown>, onClosed: () => void) {
+    const { argv, env, cwd } = parseSpec(spec);
+    this.#id = id;
+    this.#port = port;
+    this.#onClosed = onClosed;
+    mkdirSync(cwd, { recursive: true });
+    const [file = '', ...args] = argv;
+    this.#child = spawn(file, args, { cwd, env: { ...BASE_ENV, ...env }, detached: true, stdio: 'pipe' });
+    const { stdin, stdout, stderr } = this.#child;
+    // A process may close its stdin or die while it is written to: later bytes are discarded, the exit tells the rest.
+    stdin?.on('error', () => undefined);
+    this.#child.once('error', (error) => this.#failed(error));
+    this.#child.once('spawn', () => port.send(encodeFrame(FRAME.opened, id)));
+    this.#child.once('exit', (code, signal) => this.#onExit(code, signal));
+    if (stdout) this.#pump(stdout, FRAME.stdout, CHANNEL.stdout);
+    if (stderr) this.#pump(stderr, FRAME.stderr, CHANNEL.stderr);
+  }
+
+  write(data: Buffer): void {
+    this.#input.receive(data.length);
+    const done = () => {
+      const credit = this.#input.consume(data.length);
+      if (credit > 0 && !this.#exited) this.#port.send(encodeCredit(this.#id, CHANNEL.stdin, credit));
+    };
+    const stdin = this.#child.stdin;
+    if (stdin?.writable) stdin.write(data, done);
+    else done();
+  }
+
+  endInput(): void {
+    this.#child.stdin?.end();
+  }
+
+  grant(channel: Channel, bytes: number): void {
+    const output = this.#outputs.find((candidate) => candidate.channel === channel);
+    if (output === undefined) throw new FrameError('credit for a channel that does not send');
+    output.window.grant(bytes);
+    this.#drain(output);
+  }
+
+  /** Continues after the port was congested. */
+  resume(): void {
+    for (const output of this.#outputs) this.#drain(output);
+  }
+
+  /** Signals the whole process group. */
+  signal(number: number): void {
+    const pid = this.#child.pid;
+    if (pid === undefined) return;
+    try {
+      process.kill(-pid, number);
+    } catch {
+      // ESRCH: the group is already gone, which is what the signal was for.
+    }
+  }
+
+  #pump(stream: Readable, type: FrameType, channel: Channel): void {
+    const output: Output = { stream, type, channel, window: new SendWindow(), ended: false };
+    this.#outputs.push(output);
+    stream.on('readable', () => this.#drain(output));
+    const end = () => this.#endOutput(output);
+    stream.once('end', end);
+    stream.once('error', end);
+    stream.once('close', end);
+  }
+
+  #drain(output: Output): void {
+    const { stream, window } = output;
+    while (!this.#port.congested && window.available > 0 && stream.readableLength > 0) {
+      const size = window.take(stream.readableLength);
+      const chunk: Buffer | null = stream.read(size);
+      if (chunk === null) return;
+      this.#port.send(encodeFrame(output.type, this.#id, chunk));
+    }
+    // An empty read is what makes a finished stream say so.
+    if (stream.readableLength === 0) stream.read(0);
+  }
+
+  #endOutput(output: Output): void {
+    if (output.ended) return;
+    output.ended = true;
+    this.#port.send(encodeEnd(this.#id, output.channel));
+    this.#closeWhenDone();
+  }
+
+  #onExit(code: number | null, signal: string | null): void {
+    this.#exited = true;
+    this.signal(9);
+    this.#child.stdin?.destroy();
+    this.#port.send(encodeJson(FRAME.exit, this.#id, { code, signal }));
+    this.#closeWhenDone();
+  }
+
+  #failed(error: Error): void {
+    if (this.#child.pid !== undefined) return;
+    this.#exited = true;
+    for (const output of this.#outputs) output.ended = true;
+    this.#port.send(encodeJson(FRAME.failed, this.#id, { message: error.message }));
+    this.#onClosed();
+  }
+
+  #closeWhenDone(): void {
+    if (this.#exited && this.#outputs.every((output) => output.ended)) this.#onClosed();
+  }
+}
+
+function parseSpec(spec: Record<string, unknown>): { argv: string[]; env: Record<string, string>; cwd: string } {
+  const { argv, env, cwd } = spec;
+  if (!Array.isArray(argv) || argv.length === 0 || !argv.every((part) => typeof part === 'string')) {
+    throw new Error('argv must be a non-empty list of strings');
+  }
+  if (typeof cwd !== 'string' || !cwd.startsWith('/')) throw new Error('cwd must be an absolute path');
+  if (typeof env !== 'object' || env === null) throw new Error('env must be an object of strings');
+  return { argv, env: env as Record<string, string>, cwd };
+}
