@@ -1,0 +1,109 @@
+/**
+ * Owns the agent's HTTP interface (`shared/origin-api.ts`): verifies the grant on every request, reads the body within
+ * its bound, and hands the message to its session's process.
+ *
+ * Order matters: nothing of a request is looked at before its grant is verified.
+ */
+import type { IncomingMessage, RequestListener, ServerResponse } from 'node:http';
+import type { CryptoKey } from 'jose';
+import { httpStatus, MoorageError, toErrorBody, toMoorageError } from '../shared/errors.ts';
+import { type Grant, verifyGrant } from '../shared/grant.ts';
+import { isRequest, type JsonRpcMessage, type JsonRpcRequest, parseJson, parseMessage } from '../shared/jsonrpc.ts';
+import { MAX_MESSAGE_BYTES, MESSAGES_PATH, REPLAY_HEADER, SESSION_PATH } from '../shared/origin-api.ts';
+import { Answer, sendJson } from './answer.ts';
+import type { Sessions } from './bridge/sessions.ts';
+import type { Log } from './log.ts';
+import type { ServerDefinition } from './server.ts';
+
+export interface ApiOptions {
+  readonly originId: string;
+  readonly edgeKey: CryptoKey;
+  readonly servers: ReadonlyMap<string, ServerDefinition>;
+  readonly sessions: Sessions;
+  readonly log: Log;
+}
+
+/** The request listener for a `node:http` server. */
+export function originApi(options: ApiOptions): RequestListener {
+  return (request, response) => {
+    handle(options, request, response).catch((thrown: unknown) => {
+      const error = toMoorageError(thrown);
+      if (error.code === 'internal') {
+        options.log.error(`request: ${thrown instanceof Error ? (thrown.stack ?? thrown.message) : String(thrown)}`);
+      }
+      if (response.headersSent || response.destroyed) response.destroy();
+      else sendJson(response, httpStatus(error.code), toErrorBody(error));
+    });
+  };
+}
+
+async function handle(options: ApiOptions, request: IncomingMessage, response: ServerResponse): Promise<void> {
+  const grant = await authenticate(options, request);
+  const definition = options.servers.get(grant.server);
+  if (!definition || definition.machine !== grant.machine) {
+    throw new MoorageError('route_stale', `The server "${grant.server}" is not at this origin.`);
+  }
+  if (request.method === 'DELETE' && request.url === SESSION_PATH) {
+    options.sessions.end(grant.session);
+    response.writeHead(204).end();
+    return;
+  }
+  if (request.method !== 'POST' || request.url !== MESSAGES_PATH) {
+    throw new MoorageError('not_found', 'The origin has no such path.');
+  }
+  const message = parseMessage(parseJson(await readBody(request)));
+  await pass(options, definition, grant, message, request.headers[REPLAY_HEADER] === '1', response);
+}
+
+async function pass(
+  { sessions }: ApiOptions,
+  definition: ServerDefinition,
+  grant: Grant,
+  message: JsonRpcMessage,
+  replay: boolean,
+  response: ServerResponse,
+): Promise<void> {
+  if (!isRequest(message)) {
+    const { peer } = await sessions.get(grant.session, definition.name);
+    peer.notify(grant.session, message);
+    response.writeHead(202).end();
+    return;
+  }
+  if (message.method === 'initialize' && replay) {
+    await sessions.open(grant.session, definition, message, true);
+    response.writeHead(204).end();
+    return;
+  }
+  const answer = new Answer(response, message.id);
+  try {
+    if (message.method === 'initialize') {
+      answer.answer((await sessions.open(grant.session, definition, message)).initialized);
+    } else {
+      const { peer } = await sessions.get(grant.session, definition.name);
+      peer.request(grant.session, message as JsonRpcRequest, answer);
+    }
+  } catch (thrown) {
+    if (!(thrown instanceof MoorageError)) throw thrown;
+    answer.fail(thrown);
+  }
+}
+
+async function authenticate({ originId, edgeKey }: ApiOptions, request: IncomingMessage): Promise<Grant> {
+  const [scheme, token] = (request.headers.authorization ?? '').split(' ');
+  if (scheme !== 'Bearer' || !token)
+    throw new MoorageError('grant_invalid', 'A grant is needed: this interface is for the edge.');
+  return await verifyGrant(edgeKey, token, originId, Date.now());
+}
+
+async function readBody(request: IncomingMessage): Promise<string> {
+  const chunks: Buffer[] = [];
+  let size = 0;
+  for await (const chunk of request as AsyncIterable<Buffer>) {
+    size += chunk.length;
+    if (size > MAX_MESSAGE_BYTES) {
+      throw new MoorageError('body_too_large', `A message holds at most ${MAX_MESSAGE_BYTES} bytes.`);
+    }
+    chunks.push(chunk);
+  }
+  return Buffer.concat(chunks).toString('utf8');
+}

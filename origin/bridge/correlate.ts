@@ -1,0 +1,263 @@
+/**
+ * Owns the ids of one server process: which message of the server belongs to which call of which session. Pure, no I/O.
+ *
+ * A process speaks one id space; its clients each have their own. So every request that goes in gets a number of ours
+ * (its *call*), every question that the server asks gets a name of ours, and both are translated back on the way out.
+ * Progress tokens are translated likewise.
+ *
+ * Two modes:
+ * - `own`: the process belongs to one session; the server may ask that session's client (sampling, elicitation, roots).
+ * - `shared`: several sessions use the process. Over stdio a question cannot be attributed to a call, so none is let
+ *   through: it is answered "method not found" (the process was told that its client can do nothing). Logging is passed
+ *   on only while exactly one call is in flight; what a server says to everyone goes to every session, and
+ *   `resources/updated` only to sessions that subscribed.
+ *
+ * Invariants: a call is settled at most once; a result never reaches another call than its own; an answer to a question
+ * that was not asked (or was answered) goes nowhere.
+ */
+import {
+  isNotification,
+  isRequest,
+  type JsonRpcMessage,
+  type JsonRpcNotification,
+  type JsonRpcRequest,
+  type JsonRpcResponse,
+  progressTokenOf,
+  type RequestId,
+} from '../../shared/jsonrpc.ts';
+
+/** Number of a call within its process: 1, 2, 3 … */
+export type CallNumber = number;
+
+export interface Call {
+  readonly number: CallNumber;
+  readonly session: string;
+  readonly clientId: RequestId;
+  readonly method: string;
+  readonly progressToken: RequestId | undefined;
+  /** URI of a `resources/subscribe` or `unsubscribe`. */
+  readonly uri: string | undefined;
+}
+
+/** Where a message of the server goes. */
+export type Route =
+  | { readonly to: 'answer'; readonly call: Call; readonly message: JsonRpcResponse }
+  /** On the stream of a call in flight; `unasked` when that stream is gone. */
+  | { readonly to: 'call'; readonly call: Call; readonly message: JsonRpcMessage }
+  /** To sessions that did not ask: their GET streams. */
+  | { readonly to: 'sessions'; readonly sessions: readonly string[]; readonly message: JsonRpcMessage }
+  /** Back into the server at once. */
+  | { readonly to: 'server'; readonly message: JsonRpcMessage }
+  | { readonly to: 'nobody'; readonly reason: string };
+
+interface Question {
+  readonly serverId: RequestId;
+  readonly call: CallNumber | undefined;
+}
+
+/** Calls in flight in one process, at most. */
+export const MAX_IN_FLIGHT = 2_000;
+const MAX_QUESTIONS = 1_000;
+
+export class Correlator {
+  readonly #mode: 'own' | 'shared';
+  /** Part of every question's name, so that an answer meant for an earlier process finds nothing here. */
+  readonly #nonce: string;
+  readonly #calls = new Map<CallNumber, Call>();
+  readonly #questions = new Map<string, Question>();
+  readonly #subscribers = new Map<string, Set<string>>();
+  readonly #sessions = new Set<string>();
+  #lastCall = 0;
+  #lastQuestion = 0;
+
+  constructor(mode: 'own' | 'shared', nonce: string) {
+    this.#mode = mode;
+    this.#nonce = nonce;
+  }
+
+  get inFlight(): number {
+    return this.#calls.size;
+  }
+
+  get sessions(): ReadonlySet<string> {
+    return this.#sessions;
+  }
+
+  attach(session: string): void {
+    this.#sessions.add(session);
+  }
+
+  /** Forgets a session. Returns what must be sent into the server for it: its calls' cancellation, lost subscriptions. */
+  detach(session: string): JsonRpcMessage[] {
+    this.#sessions.delete(session);
+    const out: JsonRpcMessage[] = [];
+    for (const call of this.#calls.values()) {
+      if (call.session === session) out.push(cancelled(call.number, 'The session has ended.'));
+    }
+    for (const uri of this.#subscribers.keys()) {
+      if (this.#unsubscribe(uri, session) === 'last') out.push(this.#own('resources/unsubscribe', { uri }));
+    }
+    return out;
+  }
+
+  /** A client's request, renumbered. The caller checked `inFlight` against `MAX_IN_FLIGHT`. */
+  request(session: string, message: JsonRpcRequest): { call: Call; message: JsonRpcRequest } {
+    const number = ++this.#lastCall;
+    const token = progressTokenOf(message);
+    const uri = typeof message.params?.uri === 'string' ? message.params.uri : undefined;
+    const call: Call = { number, session, clientId: message.id, method: message.method, progressToken: token, uri };
+    this.#calls.set(number, call);
+    const meta = message.params?._meta as Record<string, unknown> | undefined;
+    const params =
+      token === undefined ? message.params : { ...message.params, _meta: { ...meta, progressToken: number } };
+    return { call, message: { ...message, id: number, ...(params ? { params } : {}) } };
+  }
+
+  /**
+   * A client's notification as the server should see it, or nothing when it says nothing to this process.
+   * `notifications/cancelled` names the server's number of the call; one for a settled call is dropped.
+   */
+  notification(session: string, message: JsonRpcNotification): JsonRpcNotification[] {
+    if (message.method === 'notifications/cancelled') {
+      const clientId = message.params?.requestId;
+      return [...this.#calls.values()]
+        .filter((call) => call.session === session && call.clientId === clientId)
+        .map((call) => ({ ...message, params: { ...message.params, requestId: call.number } }));
+    }
+    if (this.#mode === 'shared' && message.method !== 'notifications/progress') return [];
+    return [message];
+  }
+
+  /** A client's answer to a question of the server, under the server's own id; nothing when nothing was asked. */
+  answer(message: JsonRpcResponse): JsonRpcResponse | undefined {
+    if (typeof message.id !== 'string') return undefined;
+    const question = this.#questions.get(message.id);
+    if (!question) return undefined;
+    this.#questions.delete(message.id);
+    return { ...message, id: question.serverId };
+  }
+
+  /** Where a message of the server goes. */
+  fromServer(message: JsonRpcMessage): Route {
+    if (isRequest(message)) return this.#question(message);
+    if (isNotification(message)) return this.#said(message);
+    return this.#answered(message);
+  }
+
+  /** All calls in flight, which are over now: the process is gone. */
+  abandon(): Call[] {
+    const calls = [...this.#calls.values()];
+    this.#calls.clear();
+    this.#questions.clear();
+    return calls;
+  }
+
+  #answered(message: JsonRpcResponse): Route {
+    const call = typeof message.id === 'number' ? this.#calls.get(message.id) : undefined;
+    if (!call) return { to: 'nobody', reason: 'it answers no call in flight' };
+    this.#calls.delete(call.number);
+    for (const [name, question] of this.#questions) {
+      if (question.call === call.number) this.#questions.delete(name);
+    }
+    if ('result' in message && call.uri !== undefined) {
+      if (call.method === 'resources/subscribe') this.#subscribe(call.uri, call.session);
+      if (call.method === 'resources/unsubscribe') this.#unsubscribe(call.uri, call.session);
+    }
+    return { to: 'answer', call, message: { ...message, id: call.clientId } };
+  }
+
+  #question(message: JsonRpcRequest): Route {
+    if (message.method === 'ping') return { to: 'server', message: { jsonrpc: '2.0', id: message.id, result: {} } };
+    const [session] = this.#sessions;
+    if (this.#mode === 'shared' || session === undefined || this.#questions.size >= MAX_QUESTIONS) {
+      return {
+        to: 'server',
+        message: {
+          jsonrpc: '2.0',
+          id: message.id,
+          error: { code: -32601, message: 'No client can be asked from this process.' },
+        },
+      };
+    }
+    const call = this.#newestCall();
+    const name = `${this.#nonce}-${++this.#lastQuestion}`;
+    this.#questions.set(name, { serverId: message.id, call: call?.number });
+    const renamed = { ...message, id: name };
+    return call ? { to: 'call', call, message: renamed } : { to: 'sessions', sessions: [session], message: renamed };
+  }
+
+  #said(message: JsonRpcNotification): Route {
+    switch (message.method) {
+      case 'notifications/progress': {
+        const call = this.#calls.get(Number(message.params?.progressToken));
+        if (!call || call.progressToken === undefined)
+          return { to: 'nobody', reason: 'its progress token is of no call in flight' };
+        return {
+          to: 'call',
+          call,
+          message: { ...message, params: { ...message.params, progressToken: call.progressToken } },
+        };
+      }
+      case 'notifications/cancelled': {
+        const asked = [...this.#questions].find(([, question]) => question.serverId === message.params?.requestId);
+        if (!asked) return { to: 'nobody', reason: 'it cancels no open question' };
+        const [name, question] = asked;
+        this.#questions.delete(name);
+        const call = question.call === undefined ? undefined : this.#calls.get(question.call);
+        return this.#toCallOrAll(call, { ...message, params: { ...message.params, requestId: name } });
+      }
+      case 'notifications/message': {
+        const alone = this.#mode === 'own' || this.#calls.size === 1;
+        if (!alone)
+          return { to: 'nobody', reason: 'a log line of a shared process cannot be attributed to one session' };
+        return this.#toCallOrAll(this.#newestCall(), message);
+      }
+      case 'notifications/resources/updated': {
+        const subscribers = this.#subscribers.get(String(message.params?.uri)) ?? new Set<string>();
+        const sessions = this.#mode === 'own' ? [...this.#sessions] : [...subscribers];
+        return sessions.length > 0
+          ? { to: 'sessions', sessions, message }
+          : { to: 'nobody', reason: 'nobody subscribed' };
+      }
+      default:
+        return this.#toCallOrAll(undefined, message);
+    }
+  }
+
+  #toCallOrAll(call: Call | undefined, message: JsonRpcMessage): Route {
+    if (call) return { to: 'call', call, message };
+    const sessions = [...this.#sessions];
+    return sessions.length > 0
+      ? { to: 'sessions', sessions, message }
+      : { to: 'nobody', reason: 'no session is attached' };
+  }
+
+  #newestCall(): Call | undefined {
+    let newest: Call | undefined;
+    for (const call of this.#calls.values()) newest = call;
+    return newest;
+  }
+
+  #subscribe(uri: string, session: string): void {
+    const subscribers = this.#subscribers.get(uri) ?? new Set();
+    subscribers.add(session);
+    this.#subscribers.set(uri, subscribers);
+  }
+
+  #unsubscribe(uri: string, session: string): 'last' | 'others' | 'none' {
+    const subscribers = this.#subscribers.get(uri);
+    if (!subscribers?.delete(session)) return 'none';
+    if (subscribers.size > 0) return 'others';
+    this.#subscribers.delete(uri);
+    return 'last';
+  }
+
+  /** A request of our own into the server; its answer reaches nobody. */
+  #own(method: string, params: Record<string, unknown>): JsonRpcRequest {
+    return { jsonrpc: '2.0', id: ++this.#lastCall, method, params };
+  }
+}
+
+function cancelled(requestId: RequestId, reason: string): JsonRpcNotification {
+  return { jsonrpc: '2.0', method: 'notifications/cancelled', params: { requestId, reason } };
+}

@@ -1,0 +1,264 @@
+/**
+ * Owns which session uses which server process.
+ *
+ * A session has its own process when its client can be asked something (it declared sampling, elicitation or roots):
+ * over stdio a question cannot be told apart by session, and one user's question must never reach another. Sessions
+ * whose clients declared nothing of the kind share one process per server and revision. `process` in the configuration
+ * fixes either.
+ *
+ * Invariants: `open` is idempotent per session, also when called concurrently; a session is bound to one server; a
+ * process that ended is forgotten at once, and the next message of its sessions is answered `session_unknown`, which
+ * makes the edge open the session again. Processes per machine are bounded: the longest idle one is ended for a new one.
+ */
+import { randomBytes } from 'node:crypto';
+import { MoorageError } from '../../shared/errors.ts';
+import type { JsonRpcMessage, JsonRpcRequest, JsonRpcResponse } from '../../shared/jsonrpc.ts';
+import type { Log } from '../log.ts';
+import type { ServerDefinition } from '../server.ts';
+import type { RunningMachine, ServerProcess } from '../vm/driver.ts';
+import { MachineError } from '../vm/error.ts';
+import { Peer } from './peer.ts';
+
+/** How a server is started in its machine, and the machine itself, which boots when it must. */
+export interface ServerHost {
+  /** @throws MoorageError when the machine cannot run. */
+  machine(definition: ServerDefinition): Promise<RunningMachine>;
+  /** @throws MachineError when the process cannot be started. */
+  start(definition: ServerDefinition, machine: RunningMachine): Promise<ServerProcess>;
+}
+
+export interface Attachment {
+  readonly peer: Peer;
+  /** The server's answer to `initialize`, under the id of the request that opened this session. */
+  readonly initialized: JsonRpcResponse;
+}
+
+interface Entry {
+  readonly server: string;
+  readonly attachment: Promise<Attachment>;
+  peer?: Peer;
+}
+
+interface SharedProcess {
+  readonly ready: Promise<{ peer: Peer; initialized: JsonRpcResponse }>;
+}
+
+interface Running {
+  readonly machine: string;
+  lastUsed: number;
+}
+
+/** Server processes in one machine, at most. */
+const MAX_PROCESSES = 64;
+/** Client capabilities by which a server may ask its client something (2025-11-25, basic/lifecycle). */
+const ASKING = ['sampling', 'elicitation', 'roots', 'tasks'] as const;
+
+export class Sessions {
+  readonly #host: ServerHost;
+  readonly #log: Log;
+  readonly #unasked: (sessions: readonly string[], message: JsonRpcMessage) => void;
+  readonly #now: () => number;
+  readonly #entries = new Map<string, Entry>();
+  readonly #shared = new Map<string, SharedProcess>();
+  readonly #running = new Map<Peer, Running>();
+
+  constructor(options: {
+    host: ServerHost;
+    log: Log;
+    unasked: (sessions: readonly string[], message: JsonRpcMessage) => void;
+    now?: () => number;
+  }) {
+    this.#host = options.host;
+    this.#log = options.log;
+    this.#unasked = options.unasked;
+    this.#now = options.now ?? Date.now;
+  }
+
+  get size(): number {
+    return this.#entries.size;
+  }
+
+  /** The open session's process. @throws MoorageError `session_unknown` when there is none, or what its opening met. */
+  async get(session: string, server: string): Promise<Attachment> {
+    const entry = this.#entries.get(session);
+    if (!entry || entry.server !== server) {
+      throw new MoorageError('session_unknown', 'The origin holds no process for this session.');
+    }
+    const attachment = await entry.attachment;
+    const running = this.#running.get(attachment.peer);
+    if (running) running.lastUsed = this.#now();
+    return attachment;
+  }
+
+  /**
+   * Opens a session: starts its process (or joins the shared one) and passes `initialize` to it.
+   * A session that is open, or being opened, is left as it is. With `replay` the client said `initialized` long ago: it
+   * is said again in its name.
+   * @throws MoorageError `machine_failed`, `server_failed`, `overloaded`.
+   */
+  open(session: string, definition: ServerDefinition, initialize: JsonRpcRequest, replay = false): Promise<Attachment> {
+    const known = this.#entries.get(session);
+    if (known) {
+      return known.server === definition.name
+        ? known.attachment
+        : Promise.reject(new MoorageError('session_unknown', 'This session belongs to another server.'));
+    }
+    const attachment = isShared(definition, initialize)
+      ? this.#join(session, definition, initialize)
+      : this.#own(session, definition, initialize, replay);
+    const entry: Entry = { server: definition.name, attachment };
+    this.#entries.set(session, entry);
+    attachment.then(
+      ({ peer }) => {
+        entry.peer = peer;
+        // Ended while it was opening.
+        if (this.#entries.get(session) !== entry) this.#leave(session, peer);
+      },
+      () => {
+        if (this.#entries.get(session) === entry) this.#entries.delete(session);
+      },
+    );
+    return attachment;
+  }
+
+  /** Ends a session. Its own process is ended; a shared one stays for the others, and for its memory. */
+  end(session: string): void {
+    const entry = this.#entries.get(session);
+    this.#entries.delete(session);
+    if (entry?.peer) this.#leave(session, entry.peer);
+  }
+
+  /** Ends every process. */
+  async close(): Promise<void> {
+    this.#entries.clear();
+    this.#shared.clear();
+    await Promise.all([...this.#running.keys()].map((peer) => peer.end()));
+  }
+
+  #leave(session: string, peer: Peer): void {
+    peer.detach(session);
+    if (peer.mode === 'own') void peer.end();
+  }
+
+  async #own(
+    session: string,
+    definition: ServerDefinition,
+    initialize: JsonRpcRequest,
+    replay: boolean,
+  ): Promise<Attachment> {
+    const peer = await this.#start(definition, 'own');
+    peer.attach(session);
+    const initialized = await this.#initialize(peer, session, definition, initialize);
+    if (replay) peer.announceInitialized();
+    return { peer, initialized };
+  }
+
+  async #join(session: string, definition: ServerDefinition, initialize: JsonRpcRequest): Promise<Attachment> {
+    const key = JSON.stringify([definition.name, initialize.params?.protocolVersion]);
+    let process = this.#shared.get(key);
+    if (!process) {
+      const ready = this.#startShared(session, definition, initialize, key);
+      process = { ready };
+      this.#shared.set(key, process);
+      const created = process;
+      ready.catch(() => {
+        if (this.#shared.get(key) === created) this.#shared.delete(key);
+      });
+    }
+    const { peer, initialized } = await process.ready;
+    peer.attach(session);
+    return { peer, initialized: { ...initialized, id: initialize.id } };
+  }
+
+  async #startShared(
+    session: string,
+    definition: ServerDefinition,
+    initialize: JsonRpcRequest,
+    key: string,
+  ): Promise<{ peer: Peer; initialized: JsonRpcResponse }> {
+    const peer = await this.#start(definition, 'shared');
+    void peer.closed.then(() => this.#shared.delete(key));
+    const masked = { ...initialize, params: { ...initialize.params, capabilities: {} } };
+    const initialized = await this.#initialize(peer, session, definition, masked);
+    // Sent once for all: the sessions' own notifications are not passed on (correlate.ts).
+    peer.announceInitialized();
+    return { peer, initialized };
+  }
+
+  async #initialize(
+    peer: Peer,
+    session: string,
+    definition: ServerDefinition,
+    initialize: JsonRpcRequest,
+  ): Promise<JsonRpcResponse> {
+    try {
+      const answer = await peer.ask(session, initialize);
+      if ('error' in answer) void peer.end();
+      return answer;
+    } catch (error) {
+      if (error instanceof MoorageError && error.code === 'outcome_unknown') {
+        throw new MoorageError(
+          'server_failed',
+          `The server "${definition.name}" ended while it was starting (${String(error.data.signal ?? `exit code ${String(error.data.exitCode)}`)}). Its owner finds its last words in the origin's log.`,
+          { exitCode: error.data.exitCode, signal: error.data.signal },
+        );
+      }
+      throw error;
+    }
+  }
+
+  async #start(definition: ServerDefinition, mode: 'own' | 'shared'): Promise<Peer> {
+    const machine = await this.#host.machine(definition);
+    await this.#makeRoom(definition.machine);
+    let process: ServerProcess;
+    try {
+      process = await this.#host.start(definition, machine);
+    } catch (error) {
+      if (!(error instanceof MachineError)) throw error;
+      this.#log.warn(`server ${definition.name}: ${error.message}${error.detail ? `\n${error.detail}` : ''}`);
+      throw new MoorageError('server_failed', `The server "${definition.name}" could not be started: ${error.message}`);
+    }
+    const peer = new Peer({
+      server: definition.name,
+      process,
+      mode,
+      nonce: randomBytes(6).toString('base64url'),
+      log: this.#log,
+      sync: () => machine.sync(),
+      unasked: this.#unasked,
+    });
+    this.#running.set(peer, { machine: definition.machine, lastUsed: this.#now() });
+    void peer.closed.then(() => this.#forget(peer));
+    return peer;
+  }
+
+  #forget(peer: Peer): void {
+    this.#running.delete(peer);
+    for (const [session, entry] of this.#entries) {
+      if (entry.peer === peer) this.#entries.delete(session);
+    }
+  }
+
+  /** Ends the longest idle process of a full machine. @throws MoorageError `overloaded` when all are busy. */
+  async #makeRoom(machine: string): Promise<void> {
+    const here = [...this.#running].filter(([, running]) => running.machine === machine);
+    if (here.length < MAX_PROCESSES) return;
+    const idle = here.filter(([peer]) => peer.inFlight === 0).sort((a, b) => a[1].lastUsed - b[1].lastUsed);
+    const victim = idle[0];
+    if (!victim) {
+      throw new MoorageError(
+        'overloaded',
+        `Machine "${machine}" runs ${MAX_PROCESSES} busy server processes. Try again later.`,
+      );
+    }
+    this.#log.info(`machine ${machine}: an idle server process was ended to make room`);
+    await victim[0].end();
+  }
+}
+
+function isShared(definition: ServerDefinition, initialize: JsonRpcRequest): boolean {
+  if (definition.entry.process !== 'auto') return definition.entry.process === 'shared';
+  const capabilities = initialize.params?.capabilities;
+  const declared = capabilities !== null && typeof capabilities === 'object' ? capabilities : {};
+  return !ASKING.some((name) => name in declared);
+}

@@ -1,0 +1,60 @@
+/**
+ * Owns what a server of this origin is once the configuration has been read: how its process is started and where.
+ * The deployment id is the digest of everything that decides what runs.
+ */
+import { createHash } from 'node:crypto';
+import { type Config, isEdgeServer, type MachineServer, machineOf } from '../shared/config.ts';
+
+export interface ServerDefinition {
+  readonly name: string;
+  readonly entry: MachineServer;
+  /** Name of the machine it runs in; servers that share one have the same. */
+  readonly machine: string;
+  /** Digest of the entry, hexadecimal. */
+  readonly deployment: string;
+}
+
+/** One machine as the configuration describes it: its servers, and limits that hold for all of them together. */
+export interface MachineDefinition {
+  readonly key: string;
+  readonly runtime: 'vm' | 'process';
+  readonly servers: readonly ServerDefinition[];
+  readonly memoryMiB: number;
+  readonly cpus: number;
+  readonly diskMiB: number;
+}
+
+const DEFAULT_MEMORY_MIB = 512;
+const DEFAULT_CPUS = 1;
+const DEFAULT_DISK_MIB = 2048;
+
+/** The servers of the configuration that run at an origin. */
+export function serverDefinitions(config: Config): ServerDefinition[] {
+  const definitions: ServerDefinition[] = [];
+  for (const [name, entry] of config.servers) {
+    if (isEdgeServer(entry)) continue;
+    const deployment = createHash('sha256')
+      .update(JSON.stringify([name, entry]))
+      .digest('hex')
+      .slice(0, 16);
+    definitions.push({ name, entry, machine: machineOf(name, entry), deployment });
+  }
+  return definitions;
+}
+
+/** The machines that these servers need. Where several servers state a limit they agree (`shared/config.ts` checked). */
+export function machineDefinitions(servers: readonly ServerDefinition[]): MachineDefinition[] {
+  const byMachine = Map.groupBy(servers, (server) => server.machine);
+  return [...byMachine].map(([key, members]) => {
+    const limit = (name: 'memory' | 'cpus' | 'disk') =>
+      members.map((m) => m.entry.limits[name]).find((v) => v !== undefined);
+    return {
+      key,
+      runtime: members.every((member) => member.entry.runtime === 'process') ? 'process' : 'vm',
+      servers: members,
+      memoryMiB: limit('memory') ?? DEFAULT_MEMORY_MIB,
+      cpus: limit('cpus') ?? DEFAULT_CPUS,
+      diskMiB: limit('disk') ?? DEFAULT_DISK_MIB,
+    };
+  });
+}
