@@ -212,6 +212,7 @@ export function machineOf(name: string, entry: MachineServer): string {
 function describe(error: z.ZodError, prefix: readonly string[]): string[] {
   return error.issues.map((issue) => {
     const path = [...prefix, ...issue.path.map(String)].join('.');
-    return path ? `${path}: ${issue.message}` : issue.message;
+    const message = issue.code === 'invalid_key' ? (issue.issues[0]?.message ?? issue.message) : issue.message;
+    return path ? `${path}: ${message}` : message;
   });
 }

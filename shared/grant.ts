@@ -55,6 +55,7 @@ export async function signGrant(key: CryptoKey, grant: Grant, now: number): Prom
     .setAudience(grant.origin)
     .setSubject(grant.principal)
     .setIssuedAt(seconds)
+    .setNotBefore(seconds)
     .setExpirationTime(seconds + GRANT_LIFE_S)
     .sign(key);
 }
@@ -76,6 +77,7 @@ export async function signLinkToken(key: CryptoKey, id: string, now: number): Pr
     .setIssuer(id)
     .setAudience(EDGE)
     .setIssuedAt(seconds)
+    .setNotBefore(seconds)
     .setExpirationTime(seconds + LINK_TOKEN_LIFE_S)
     .sign(key);
 }
@@ -98,7 +100,7 @@ async function verify(
       typ: expected.typ,
       clockTolerance: CLOCK_TOLERANCE_S,
       currentDate: new Date(expected.now),
-      requiredClaims: ['exp', 'iat'],
+      requiredClaims: ['exp', 'nbf'],
     });
     return payload;
   } catch (error) {

@@ -40,7 +40,7 @@ const id = z.union([z.string().max(1024), z.number().int()]);
 const params = z.record(z.string(), z.unknown()).optional();
 const method = z.string().min(1).max(256);
 const requestSchema = z.looseObject({ jsonrpc: z.literal('2.0'), id, method, params });
-const notificationSchema = z.looseObject({ jsonrpc: z.literal('2.0'), id: z.undefined(), method, params });
+const notificationSchema = z.looseObject({ jsonrpc: z.literal('2.0'), method, params });
 const resultSchema = z.looseObject({ jsonrpc: z.literal('2.0'), id, result: z.record(z.string(), z.unknown()) });
 const failureSchema = z.looseObject({
   jsonrpc: z.literal('2.0'),

@@ -1,0 +1,92 @@
+import { describe, expect, test } from 'vitest';
+import { ConfigError, machineOf, parseConfig } from '../../shared/config.ts';
+
+const problems = (text: string) => {
+  try {
+    parseConfig(text);
+    return [];
+  } catch (error) {
+    if (error instanceof ConfigError) return error.problems;
+    throw error;
+  }
+};
+const withServers = (servers: object, rest: object = {}) => JSON.stringify({ mcpServers: servers, ...rest });
+
+describe('moorage.jsonc', () => {
+  test('what is pasted from an MCP client works as it is', () => {
+    const config = parseConfig(`{
+      // a comment
+      "mcpServers": { "memory": { "type": "stdio", "command": "npx", "args": ["-y", "pkg"], "env": { "A": "1" }, "disabled": false, }, },
+    }`);
+    expect(config.servers.get('memory')).toMatchObject({ runtime: 'vm', command: 'npx', process: 'auto' });
+    expect(config.warnings).toEqual(['mcpServers.memory: type, disabled have no effect here']);
+    expect(config.edge).toEqual({ host: '127.0.0.1', port: 8787 });
+    expect(config.origin.id).toBe('local');
+  });
+
+  test('sizes become MiB', () => {
+    const config = parseConfig(withServers({ a: { command: 'x', limits: { memory: '1G', disk: '512M', cpus: 2 } } }));
+    expect(config.servers.get('a')).toMatchObject({ limits: { memory: 1024, disk: 512, cpus: 2 } });
+  });
+
+  test.each([
+    ['a syntax error names its line', '{\n "mcpServers": {\n oops }\n}', /^line 3: this is not JSON/],
+    ['an unknown member', withServers({ a: { command: 'x', limit: {} } }), /^mcpServers\.a: .*limit/],
+    ['no command', withServers({ a: { args: [] } }), /^mcpServers\.a\.command: /],
+    [
+      'a bad size',
+      withServers({ a: { command: 'x', limits: { memory: '1 gig' } } }),
+      /^mcpServers\.a\.limits\.memory: write a size/,
+    ],
+    ['too little memory', withServers({ a: { command: 'x', limits: { memory: '64M' } } }), /at least "128M"/],
+    ['a name that is no path segment', withServers({ 'a/b': { command: 'x' } }), /^mcpServers\.a\/b: use letters/],
+    ['a reserved name', withServers({ admin: { command: 'x' } }), /reserved/],
+    ['a bad variable', withServers({ a: { command: 'x', env: { 'A B': '1' } } }), /environment variable/],
+    ['no servers', withServers({}), /add at least one server/],
+    [
+      'an address others can reach',
+      withServers({ a: { command: 'x' } }, { edge: { host: '0.0.0.0' } }),
+      /^edge\.host: only loopback/,
+    ],
+    [
+      'an open listener',
+      withServers({ a: { command: 'x' } }, { origin: { listen: '0.0.0.0:1' } }),
+      /^origin\.listen: write/,
+    ],
+    ['an edge server without a module', withServers({ a: { runtime: 'edge' } }), /^mcpServers\.a\.tools/],
+    [
+      'two runtimes in one machine',
+      withServers({ a: { command: 'x', machine: 'm' }, b: { command: 'x', machine: 'm', runtime: 'process' } }),
+      /^mcpServers\.b\.runtime: "a" shares machine "m"/,
+    ],
+    [
+      'two sizes of one machine',
+      withServers({
+        a: { command: 'x', machine: 'm', limits: { memory: '256M' } },
+        b: { command: 'x', machine: 'm', limits: { memory: '512M' } },
+      }),
+      /^mcpServers\.b\.limits\.memory/,
+    ],
+    [
+      'names whose machines would be one',
+      withServers({ 'a.b': { command: 'x' }, 'a-b': { command: 'x' } }),
+      /^mcpServers\.a-b: its machine/,
+    ],
+  ])('%s is refused and named', (_name, text, expected) => {
+    expect(problems(text).join('\n')).toMatch(expected);
+  });
+
+  test('all faults are told at once', () => {
+    expect(problems(withServers({ a: {}, b: { command: 'x', limits: { memory: 'x', disk: 'y' } } }))).toHaveLength(3);
+  });
+
+  test('a prototype is not a server', () => {
+    expect(problems('{ "mcpServers": { "__proto__": { "command": "x" } } }')).not.toEqual([]);
+  });
+});
+
+test('a machine is named after its server unless it has a name', () => {
+  const entry = { runtime: 'vm' as const, command: 'x', args: [], env: {}, process: 'auto' as const, limits: {} };
+  expect(machineOf('My.Notes', entry)).toBe('my-notes');
+  expect(machineOf('notes', { ...entry, machine: 'shared' })).toBe('shared');
+});
