@@ -51,9 +51,14 @@ function inShell(line: string): Promise<void> {
   });
 }
 
-function leave(why: string): never {
+/** Ends the agent. An ordinary exit would wait for the thread that sits in read(2) on the port, which is for ever. */
+function end(): void {
+  process.kill(process.pid, 'SIGKILL');
+}
+
+function leave(why: string): void {
   console.error(`moorage agent: ${why}`);
-  process.exit(1);
+  end();
 }
 
 async function control(request: Record<string, unknown>): Promise<void> {
@@ -82,7 +87,7 @@ async function shutdown(graceMs: number): Promise<void> {
   for (const child of processes.values()) child.signal(15);
   const deadline = Date.now() + graceMs;
   while (processes.size > 0 && Date.now() < deadline) await new Promise((resolve) => setTimeout(resolve, 20));
-  setImmediate(() => process.exit(0));
+  setImmediate(end);
 }
 
 function open(frame: Frame): void {
@@ -138,8 +143,8 @@ const port = openPort(
     try {
       for (const frame of decoder.push(chunk)) handle(frame);
     } catch (error) {
-      if (error instanceof FrameError) leave(error.message);
-      throw error;
+      if (!(error instanceof FrameError)) throw error;
+      leave(error.message);
     }
   },
   leave,

@@ -1,0 +1,67 @@
+/**
+ * The QEMU command line of a machine. Pure: everything that depends on the host is passed in.
+ *
+ * A `microvm` without network: disks, a serial pipe, entropy, nothing else to attack. QMP is file descriptor 3 and the
+ * guest's channel 4, both inherited socketpairs: no socket file and no port that another user could reach. The serial
+ * console goes to stdout, where the agent keeps the last of it.
+ */
+import type { MachineSpec } from './driver.ts';
+
+export interface ArgumentOptions {
+  spec: MachineSpec;
+  accelerator: 'kvm' | 'tcg';
+  disk: string;
+  /** Frequency of the host's time stamp counter in kHz. */
+  tscKhz: number | undefined;
+}
+
+/** Forbids QEMU what it never needs after start, should a guest take it over. */
+const SANDBOX = 'on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny';
+/** The x86-64-v2 level, which prebuilt native modules may assume, on top of what the emulator offers by default. */
+const EMULATED_CPU = 'qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt,+cx16,+lahf-lm';
+
+export function qemuArguments({ spec, accelerator, disk, tscKhz }: ArgumentOptions): string[] {
+  const { image } = spec;
+  const args = ['-M', 'microvm', '-accel', accelerator, '-cpu', accelerator === 'kvm' ? 'host' : EMULATED_CPU];
+  args.push('-name', `moorage-${spec.hostname}`, '-m', `${spec.memoryMiB}M`, '-smp', String(spec.cpus));
+  args.push('-nodefaults', '-no-user-config', '-display', 'none', '-no-reboot', '-sandbox', SANDBOX);
+  args.push('-kernel', image.kernel, '-initrd', image.initrd, '-append', kernelArguments(spec, accelerator, tscKhz));
+  args.push('-chardev', 'socket,id=qmp,fd=3', '-mon', 'chardev=qmp,mode=control');
+  args.push('-chardev', 'stdio,id=console,signal=off', '-serial', 'chardev:console');
+  args.push(...readOnlyDisk('base', image.base));
+  if (image.app !== undefined) args.push(...readOnlyDisk('app', image.app));
+  args.push(
+    '-blockdev',
+    JSON.stringify({ driver: 'raw', 'node-name': 'data', file: { driver: 'file', filename: disk } }),
+  );
+  args.push('-device', 'virtio-blk-device,drive=data,serial=data');
+  args.push('-object', 'rng-random,id=rng,filename=/dev/urandom', '-device', 'virtio-rng-device,rng=rng');
+  args.push('-device', 'virtio-serial-device', '-chardev', 'socket,id=agent,fd=4');
+  args.push('-device', 'virtserialport,chardev=agent,name=moorage');
+  return args;
+}
+
+/** Immutable and shared by machines, hence opened without a lock. The guest finds it by its serial number. */
+function readOnlyDisk(name: string, filename: string): string[] {
+  const file = { driver: 'file', filename, locking: 'off' };
+  const node = { driver: 'raw', 'node-name': name, 'read-only': true, file };
+  return ['-blockdev', JSON.stringify(node), '-device', `virtio-blk-device,drive=${name},serial=${name}`];
+}
+
+function kernelArguments(spec: MachineSpec, accelerator: 'kvm' | 'tcg', tscKhz: number | undefined): string {
+  const list = ['console=ttyS0', 'quiet', 'loglevel=4', 'reboot=t', 'panic=-1', `moorage.hostname=${spec.hostname}`];
+  if (accelerator === 'tcg') {
+    // Emulated timers make the kernel's calibration of the counter fail at times, and the guest then hangs for ever.
+    list.push('tsc=reliable', 'clocksource=tsc');
+    if (tscKhz !== undefined) list.push(`tsc_early_khz=${tscKhz}`);
+  }
+  return list.join(' ');
+}
+
+/** The counter's frequency in kHz from /proc/cpuinfo: the nominal one in the model name, else the current one. */
+export function tscKhzFrom(cpuinfo: string): number | undefined {
+  const nominal = /^model name\s*:.*@\s*([\d.]+)\s*GHz/m.exec(cpuinfo)?.[1];
+  if (nominal !== undefined) return Math.round(Number(nominal) * 1e6);
+  const current = /^cpu MHz\s*:\s*([\d.]+)/m.exec(cpuinfo)?.[1];
+  return current === undefined ? undefined : Math.round(Number(current) * 1e3);
+}

@@ -1,0 +1,94 @@
+/**
+ * QEMU's monitor protocol over an inherited socket: newline-separated JSON, one reply per command, matched by id.
+ * QEMU itself counts as possibly taken over by its guest, so lines and waits are bounded here too.
+ * Source: docs/interop/qmp-spec of QEMU.
+ */
+import type { Duplex } from 'node:stream';
+import { MachineError } from './error.ts';
+
+const MAX_LINE = 1024 * 1024;
+
+interface Waiter {
+  resolve: (value: unknown) => void;
+  reject: (error: Error) => void;
+}
+
+export class Qmp {
+  readonly #socket: Duplex;
+  readonly #waiters = new Map<number, Waiter>();
+  readonly ready: Promise<void>;
+  #partial = '';
+  #lastId = 0;
+  #closed: MachineError | undefined;
+
+  /** Takes over the socket; `ready` resolves once QEMU accepts commands and rejects when the socket closes first. */
+  constructor(socket: Duplex) {
+    this.#socket = socket;
+    const greeted = Promise.withResolvers<void>();
+    this.ready = greeted.promise.then(() => this.command('qmp_capabilities', 30_000)).then(() => undefined);
+    this.ready.catch(() => undefined);
+    socket.on('data', (data: Buffer) => this.#receive(data, greeted.resolve));
+    socket.on('error', () => undefined);
+    socket.once('close', () => {
+      const gone = new MachineError('machine-gone', 'QEMU closed its monitor');
+      this.#closed = gone;
+      greeted.reject(gone);
+      for (const waiter of this.#waiters.values()) waiter.reject(gone);
+      this.#waiters.clear();
+    });
+  }
+
+  /** Runs a monitor command. Rejects with `qemu-failed`, or `machine-gone` when QEMU ends meanwhile. */
+  async command(execute: string, timeoutMs: number): Promise<unknown> {
+    if (execute !== 'qmp_capabilities') await this.ready;
+    if (this.#closed !== undefined) throw this.#closed;
+    this.#lastId += 1;
+    const id = this.#lastId;
+    return new Promise((resolve, reject) => {
+      const timer = setTimeout(() => {
+        this.#waiters.delete(id);
+        reject(new MachineError('qemu-failed', `QEMU did not answer "${execute}" within ${timeoutMs / 1000} s`));
+      }, timeoutMs);
+      this.#waiters.set(id, {
+        resolve: (value) => {
+          clearTimeout(timer);
+          resolve(value);
+        },
+        reject: (error) => {
+          clearTimeout(timer);
+          reject(error);
+        },
+      });
+      this.#socket.write(`${JSON.stringify({ execute, id })}\n`);
+    });
+  }
+
+  #receive(data: Buffer, greeted: () => void): void {
+    const lines = (this.#partial + data.toString('utf8')).split('\n');
+    this.#partial = lines.pop() ?? '';
+    if (this.#partial.length > MAX_LINE) {
+      this.#socket.destroy();
+      return;
+    }
+    for (const line of lines) {
+      const message = parse(line);
+      if (message?.QMP !== undefined) greeted();
+      if (typeof message?.id !== 'number') continue;
+      const waiter = this.#waiters.get(message.id);
+      this.#waiters.delete(message.id);
+      const error = message.error as { desc?: unknown } | undefined;
+      if (error === undefined) waiter?.resolve(message.return);
+      else waiter?.reject(new MachineError('qemu-failed', `QEMU refused a command: ${String(error.desc)}`));
+    }
+  }
+}
+
+function parse(line: string): Record<string, unknown> | undefined {
+  try {
+    const value: unknown = JSON.parse(line);
+    return typeof value === 'object' && value !== null ? (value as Record<string, unknown>) : undefined;
+  } catch {
+    // The trailing carriage return of an empty line, or noise: nothing waits for it.
+    return undefined;
+  }
+}
