@@ -40,7 +40,9 @@ export class LineSplitter {
   #take(piece: Buffer): void {
     if (this.#skipping) {
       this.#skipping.bytes += piece.length;
-      this.#skipping.tail = Buffer.concat([this.#skipping.tail, piece]).subarray(-KEPT);
+      const tail = piece.length < KEPT ? Buffer.concat([this.#skipping.tail, piece]) : piece;
+      // A copy: a view would keep the whole chunk alive.
+      this.#skipping.tail = Buffer.from(tail.subarray(-KEPT));
       return;
     }
     this.#parts.push(piece);

@@ -216,7 +216,7 @@ export class Sessions {
     } catch (error) {
       if (!(error instanceof MachineError)) throw error;
       this.#log.warn(`server ${definition.name}: ${error.message}${error.detail ? `\n${error.detail}` : ''}`);
-      throw new MoorageError('server_failed', `The server "${definition.name}" could not be started: ${error.message}`);
+      throw new MoorageError('server_failed', `The server "${definition.name}" could not be started (${error.code}). Its owner finds the reason in the origin's log.`);
     }
     const peer = new Peer({
       server: definition.name,

@@ -117,11 +117,12 @@ export class Supervisor {
       machine = await slot.boot((text) => this.#log.info(`machine ${key}: ${text}`), slot.abort.signal);
     } catch (error) {
       if (error instanceof MachineError) {
-        if (error.detail) this.#log.warn(`machine ${key}: ${error.detail}`);
-        this.#send(key, slot, { type: 'boot-failed', reason: error.message });
+        this.#log.warn(`machine ${key}: ${error.message}${error.detail ? `\n${error.detail}` : ''}`);
+        // Its message may hold a path of this host: callers get the code, the owner has the log.
+        this.#send(key, slot, { type: 'boot-failed', reason: `${error.code}. Its owner finds the reason in the origin's log.` });
       } else {
         this.#log.error(`machine ${key}: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`);
-        this.#send(key, slot, { type: 'boot-failed', reason: 'the origin met an unexpected error, its log has it' });
+        this.#send(key, slot, { type: 'boot-failed', reason: "an unexpected error. Its owner finds it in the origin's log." });
       }
       return;
     }

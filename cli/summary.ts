@@ -1,0 +1,43 @@
+/** Owns what `moorage up` tells: one URL a server, and a configuration that can be pasted into an MCP client. Pure. */
+import { type Config, isEdgeServer, machineOf } from '../shared/config.ts';
+
+export interface SummaryOptions {
+  readonly config: Config;
+  /** Base URL of the edge, without a slash at its end. */
+  readonly url: string;
+  readonly accelerator: 'kvm' | 'tcg' | 'none';
+  /** Machines that run as plain processes because this host has no QEMU. */
+  readonly fallback: boolean;
+}
+
+/** The text that `moorage up` ends with, ready to print. */
+export function summary({ config, url, accelerator, fallback }: SummaryOptions): string {
+  const rows = [...config.servers].map(([name, entry]) => {
+    const where = isEdgeServer(entry)
+      ? 'answered at the edge'
+      : entry.runtime === 'process' || fallback
+        ? 'plain process on this machine (no isolation)'
+        : `microVM "${machineOf(name, entry)}"${accelerator === 'tcg' ? ' (emulated)' : ''}, boots when called`;
+    return [name, `${url}/${name}/mcp`, where] as const;
+  });
+  const [first, second] = [0, 1].map((column) => Math.max(...rows.map((row) => row[column]?.length ?? 0)));
+  const lines = rows.map(
+    ([name, address, where]) => `  ${name.padEnd(first ?? 0)}  ${address.padEnd(second ?? 0)}  ${where}`,
+  );
+  return [
+    `Moorage serves ${rows.length} MCP ${rows.length === 1 ? 'server' : 'servers'} at ${url}`,
+    '',
+    ...lines,
+    '',
+    'Paste into your MCP client:',
+    '',
+    clientConfig(config, url),
+    '',
+  ].join('\n');
+}
+
+/** `mcpServers` for a client that speaks Streamable HTTP. */
+export function clientConfig(config: Config, url: string): string {
+  const entries = [...config.servers.keys()].map((name) => [name, { type: 'http', url: `${url}/${name}/mcp` }]);
+  return JSON.stringify({ mcpServers: Object.fromEntries(entries) }, null, 2);
+}

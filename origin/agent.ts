@@ -1,0 +1,127 @@
+/**
+ * Owns one running agent: its HTTP interface on a Unix socket (or loopback TCP when told so), its link to the edge, its
+ * machines and server processes. Starts them in order, stops them in the reverse one.
+ *
+ * Nothing here may rely on the edge being on the same host: the two meet only in HTTP requests that come in with a
+ * grant, and in the link that goes out.
+ */
+import { chmodSync, mkdirSync, rmSync } from 'node:fs';
+import { createServer, type Server } from 'node:http';
+import { connect } from 'node:net';
+import { dirname } from 'node:path';
+import type { JWK } from 'jose';
+import { importKey } from '../shared/grant.ts';
+import { originApi } from './api.ts';
+import { Sessions } from './bridge/sessions.ts';
+import { Link } from './link/link.ts';
+import type { Log } from './log.ts';
+import type { Machines } from './machines.ts';
+import type { ServerDefinition } from './server.ts';
+
+/** Where the agent listens: a Unix socket (the default everywhere) or loopback TCP. */
+export type Listen = { readonly socket: string } | { readonly host: string; readonly port: number };
+
+export interface AgentOptions {
+  readonly originId: string;
+  /** This origin's private key (Ed25519 JWK). */
+  readonly key: JWK;
+  /** The edge's public key, pinned. */
+  readonly edgeKey: JWK;
+  /** Base URL of the edge. */
+  readonly edgeUrl: string;
+  readonly listen: Listen;
+  readonly version: string;
+  readonly servers: readonly ServerDefinition[];
+  readonly machines: Machines;
+  readonly log: Log;
+}
+
+export interface RunningAgent {
+  /** Resolves when the edge knows this origin's servers. */
+  readonly ready: Promise<void>;
+  /** Stops taking requests, ends the servers' processes, stops the machines in order. */
+  stop(): Promise<void>;
+}
+
+/** Calls in flight get this long to finish when the agent stops, in milliseconds. */
+const STOP_GRACE_MS = 5_000;
+
+/** Starts an agent. @throws Error when another agent listens at the same place. */
+export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
+  const { log, machines } = options;
+  let link: Link | undefined;
+  const sessions = new Sessions({
+    host: machines,
+    log,
+    unasked: (to, message) => link?.publish(to, message),
+  });
+  const server = createServer(
+    originApi({
+      originId: options.originId,
+      edgeKey: await importKey(options.edgeKey),
+      servers: new Map(options.servers.map((definition) => [definition.name, definition])),
+      sessions,
+      log,
+    }),
+  );
+  // A tool may be slow: only the client and the tool decide how long a call takes.
+  server.requestTimeout = 0;
+  server.keepAliveTimeout = 75_000;
+  await listen(server, options.listen);
+  link = new Link({
+    edgeUrl: options.edgeUrl,
+    originId: options.originId,
+    key: await importKey(options.key),
+    agentVersion: options.version,
+    servers: options.servers.map(({ name, machine, deployment }) => ({
+      name,
+      machine,
+      deployment,
+      runtime: machines.runtimeOf(machine),
+    })),
+    log,
+  });
+  return {
+    ready: link.ready,
+    stop: async () => {
+      const closed = new Promise<void>((resolve) => server.close(() => resolve()));
+      const late = new Promise<void>((resolve) => setTimeout(resolve, STOP_GRACE_MS).unref());
+      server.closeIdleConnections();
+      await Promise.race([closed, late]);
+      link?.close();
+      await sessions.close();
+      await machines.close();
+      server.closeAllConnections();
+    },
+  };
+}
+
+async function listen(server: Server, where: Listen): Promise<void> {
+  if ('socket' in where) {
+    mkdirSync(dirname(where.socket), { recursive: true, mode: 0o700 });
+    if (await answers(where.socket)) {
+      throw new Error('Another agent is running for this state folder. Stop it first.');
+    }
+    rmSync(where.socket, { force: true });
+  }
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', reject);
+    server.listen('socket' in where ? { path: where.socket } : { host: where.host, port: where.port }, () => {
+      server.off('error', reject);
+      resolve();
+    });
+  });
+  if ('socket' in where) chmodSync(where.socket, 0o600);
+}
+
+/** Whether somebody listens at a socket: what a crash leaves behind refuses connections. */
+function answers(path: string): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = connect(path);
+    socket.once('connect', () => {
+      socket.destroy();
+      resolve(true);
+    });
+    socket.once('error', () => resolve(false));
+  });
+}
