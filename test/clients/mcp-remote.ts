@@ -19,8 +19,8 @@ export const run: Run = (url, { tool, args }, { headers = {} } = {}) =>
       stderr: 'ignore',
     });
     const client = new Client({ name: 'moorage-judge', version: '1.0.0' });
-    await client.connect(transport);
     try {
+      await client.connect(transport);
       const tools = namesOf(await client.listTools());
       return { tools, text: textOf(await client.callTool({ name: tool, arguments: args })) };
     } finally {

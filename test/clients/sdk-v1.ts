@@ -9,9 +9,9 @@ import { namesOf, textOf } from './client.ts';
 export const run: Run = async (url, { tool, args }, { headers = {} } = {}) => {
   const transport = new StreamableHTTPClientTransport(new URL(url), { requestInit: { headers } });
   const client = new Client({ name: 'moorage-judge', version: '1.0.0' });
-  // The SDK's own types disagree about an optional session id under exactOptionalPropertyTypes.
-  await client.connect(transport as Parameters<Client['connect']>[0]);
   try {
+    // The SDK's own types disagree about an optional session id under exactOptionalPropertyTypes.
+    await client.connect(transport as Parameters<Client['connect']>[0]);
     const tools = namesOf(await client.listTools());
     const text = textOf(await client.callTool({ name: tool, arguments: args }));
     await transport.terminateSession();

@@ -10,8 +10,8 @@ function runWith(mode: 'auto' | 'legacy'): Run {
   return async (url, { tool, args }, { headers = {} } = {}) => {
     const transport = new StreamableHTTPClientTransport(new URL(url), { requestInit: { headers } });
     const client = new Client({ name: 'moorage-judge', version: '1.0.0' }, { versionNegotiation: { mode } });
-    await client.connect(transport);
     try {
+      await client.connect(transport);
       const tools = namesOf(await client.listTools());
       const text = textOf(await client.callTool({ name: tool, arguments: args }));
       await transport.terminateSession();
