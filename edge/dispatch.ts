@@ -1,0 +1,187 @@
+/**
+ * Owns the carrying of one message of an admitted session to its origin, and of the answer back.
+ *
+ * Invariants: a message is repeated only where the origin said that it did not take it; a request is always answered,
+ * by the server or by an error that says what is known; a disconnected client cancels nothing (before 2026-07-28).
+ */
+import { MoorageError } from '../shared/errors.ts';
+import { failure, isRequest, isResponse, type JsonRpcMessage, type JsonRpcRequest } from '../shared/jsonrpc.ts';
+import { MAX_MESSAGE_BYTES } from '../shared/origin-api.ts';
+import type { OriginRoute } from './directory/route.ts';
+import type { Env } from './env.ts';
+import { Broken, postMessage } from './origin/client.ts';
+import { unwrap } from './outcome.ts';
+import { readBounded } from './read-message.ts';
+import { STREAM_HEADERS } from './respond.ts';
+import { initializeOf, restoringRequests } from './session/memory.ts';
+import { type Admission, sessionOf } from './session/object.ts';
+import { eventOf, isAnswer, messageOf, type PassedEvent, SseScanner } from './sse.ts';
+
+export interface Carried {
+  readonly env: Env;
+  readonly session: string;
+  readonly admission: Admission;
+  readonly message: JsonRpcMessage;
+  readonly bytes: Uint8Array<ArrayBuffer>;
+  /** Called with the response to the request before the client sees it. */
+  readonly onAnswer?: (answer: JsonRpcMessage) => Promise<void>;
+}
+
+/** Methods that change nothing that matters when they are repeated: everything of MCP but the calling of tools. */
+const HARMLESS =
+  /^(initialize|ping|completion\/complete|logging\/setLevel|(tools|prompts|resources|resources\/templates|roots)\/list|prompts\/get|resources\/(read|subscribe|unsubscribe)|tasks\/(get|list|result|cancel))$/;
+
+/** Carries a message. @throws MoorageError. */
+export async function dispatch(carried: Carried): Promise<Response> {
+  const { message } = carried;
+  let response: Response;
+  try {
+    response = await send(carried);
+  } catch (thrown) {
+    throw thrown instanceof Broken ? await explain(carried, thrown.unsent) : thrown;
+  }
+  if (!isRequest(message) || response.status !== 200) {
+    await response.body?.cancel();
+    if (isRequest(message)) throw new MoorageError('server_failed', 'The origin took the request and gave no answer.');
+    return new Response(null, { status: 202 });
+  }
+  const type = response.headers.get('content-type') ?? '';
+  if (type.startsWith('text/event-stream') && response.body) {
+    return new Response(guard(response.body, carried, message), { headers: STREAM_HEADERS });
+  }
+  return await wholeAnswer(response, carried, message);
+}
+
+/** One message to the origin; once again after the session was restored there, or after it was found elsewhere. */
+async function send(carried: Carried): Promise<Response> {
+  const { env, session, message, bytes } = carried;
+  let { route, grant, restore } = carried.admission;
+  let restored = false;
+  let rerouted = false;
+  for (;;) {
+    const { origin } = route as OriginRoute;
+    try {
+      return await postMessage(env, origin, grant ?? '', bytes);
+    } catch (thrown) {
+      if (!(thrown instanceof MoorageError)) throw thrown;
+      if (thrown.code === 'session_unknown' && !restored) {
+        // There is nothing to tell a process that is gone; only a request is worth starting another.
+        if (!isRequest(message)) return new Response(null, { status: 202 });
+        restored = true;
+        await restoreSession(env, origin, grant ?? '', restore);
+      } else if (thrown.code === 'route_stale' && !rerouted) {
+        rerouted = true;
+        ({ route, grant, restore } = unwrap(await sessionOf(env, session).reroute(session)));
+        if (route.runtime === 'edge') throw moved(route.server);
+      } else if (thrown.code === 'session_unknown' || thrown.code === 'route_stale') {
+        throw new MoorageError('server_failed', 'The origin lost this session again while it was being restored.');
+      } else throw thrown;
+    }
+  }
+}
+
+/** Brings a new process at the origin to where the session stands. Its answers are nobody's. */
+async function restoreSession(env: Env, origin: string, grant: string, restore: Admission['restore']): Promise<void> {
+  const initialize = initializeOf(restore, 'moorage');
+  const answer = await postMessage(env, origin, grant, JSON.stringify(initialize), true);
+  await answer.body?.cancel();
+  for (const request of restoringRequests(restore, 'moorage')) {
+    const response = await postMessage(env, origin, grant, JSON.stringify(request));
+    await readBounded(response, MAX_MESSAGE_BYTES);
+  }
+}
+
+/** A JSON answer is read whole: one that breaks off must not reach the client as half a message. */
+async function wholeAnswer(response: Response, carried: Carried, request: JsonRpcRequest): Promise<Response> {
+  let bytes: Uint8Array<ArrayBuffer>;
+  try {
+    bytes = await readBounded(response, MAX_MESSAGE_BYTES);
+  } catch (thrown) {
+    if (thrown instanceof MoorageError) {
+      throw new MoorageError('server_failed', `The server's answer is larger than ${MAX_MESSAGE_BYTES} bytes.`);
+    }
+    throw await explain(carried, false);
+  }
+  if (carried.onAnswer) {
+    const answer = messageOf({ parts: [new TextEncoder().encode('data:'), bytes], bytes: bytes.byteLength });
+    if (!answer || !isResponse(answer) || answer.id !== request.id) {
+      throw new MoorageError('server_failed', 'The server answered with something that is no response to the request.');
+    }
+    await carried.onAnswer(answer);
+  }
+  return new Response(bytes, { headers: { 'content-type': 'application/json' } });
+}
+
+/**
+ * The origin's events as they come, byte for byte. A stream that ends without the response is completed with an error
+ * for it, so that no client waits for ever.
+ */
+function guard(
+  body: ReadableStream<Uint8Array>,
+  carried: Carried,
+  request: JsonRpcRequest,
+): ReadableStream<Uint8Array> {
+  const reader = body.getReader();
+  const scanner = new SseScanner();
+  let answered = false;
+  const observe = async (event: PassedEvent) => {
+    if (answered || !isAnswer(event, request.id)) return;
+    answered = true;
+    const answer = carried.onAnswer && messageOf(event);
+    if (answer) await carried.onAnswer?.(answer);
+  };
+  const finish = async (controller: ReadableStreamDefaultController<Uint8Array>, error?: MoorageError) => {
+    if (!answered) {
+      const answer = failure(request.id, error ?? (await explain(carried, false)));
+      await carried.onAnswer?.(answer);
+      controller.enqueue(eventOf(answer));
+    }
+    controller.close();
+  };
+  return new ReadableStream<Uint8Array>({
+    async pull(controller) {
+      for (;;) {
+        const part = await reader.read().catch(() => ({ done: true, value: undefined }) as const);
+        if (part.done || part.value === undefined) return await finish(controller);
+        const events = scanner.push(part.value);
+        for (const event of events) {
+          await observe(event);
+          for (const bytes of event.parts) controller.enqueue(bytes);
+        }
+        if (scanner.held > 2 * MAX_MESSAGE_BYTES) {
+          await reader.cancel();
+          return await finish(
+            controller,
+            new MoorageError('server_failed', 'The server sent a message that is too large.'),
+          );
+        }
+        if (events.length > 0) return;
+      }
+    },
+    cancel: (reason) => reader.cancel(reason),
+  });
+}
+
+/** What can be said of a request whose exchange broke. `unsent`: it certainly did not arrive. */
+async function explain({ env, admission, message }: Carried, unsent: boolean): Promise<MoorageError> {
+  const { origin } = admission.route as OriginRoute;
+  const method = 'method' in message ? message.method : '';
+  if (!unsent && !HARMLESS.test(method)) {
+    return new MoorageError(
+      'outcome_unknown',
+      'The connection to the origin broke while the call was running. It may or may not have taken effect: check before you repeat it.',
+    );
+  }
+  const { connected, lastSeen } = await env.ORIGIN.get(env.ORIGIN.idFromName(origin)).presence();
+  const state = connected ? 'does not answer, though its agent is connected' : 'is away';
+  const seen = lastSeen === null ? 'It was never seen' : `It was last seen ${lastSeen}`;
+  return new MoorageError(
+    'origin_away',
+    `Origin "${origin}", which runs this server, ${state}. ${seen}. Start its agent, then try again.`,
+    { origin, lastSeen },
+  );
+}
+
+function moved(server: string): MoorageError {
+  return new MoorageError('session_not_found', `Server "${server}" runs elsewhere now. Initialize a new session.`);
+}

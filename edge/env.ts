@@ -1,0 +1,131 @@
+/**
+ * Owns what the Worker is given: its bindings, and the settings read out of them.
+ *
+ * Invariant: bindings are parsed here and nowhere else; a setting that is missing or malformed fails closed, with a
+ * message that names it and never shows its value.
+ */
+import type { CryptoKey as JoseKey, JWK } from 'jose';
+import { z } from 'zod';
+import { MoorageError } from '../shared/errors.ts';
+import { importKey } from '../shared/grant.ts';
+import type { Directory } from './directory/object.ts';
+import type { Origin } from './origin/object.ts';
+import type { Session } from './session/object.ts';
+
+export interface Env {
+  readonly SESSION: DurableObjectNamespace<Session>;
+  readonly DIRECTORY: DurableObjectNamespace<Directory>;
+  readonly ORIGIN: DurableObjectNamespace<Origin>;
+  /** The edge's private Ed25519 key, a JWK as JSON. Secret. */
+  readonly MOORAGE_EDGE_KEY?: string;
+  /** What session ids are authenticated with: any text of 32 bytes or more. Secret. */
+  readonly MOORAGE_SESSION_SECRET?: string;
+  /** JSON: `[{ id, key: <public JWK>, service?: <name of a service binding>, url?: <https URL of the tunnel> }]`. */
+  readonly MOORAGE_ORIGINS?: string;
+  /** How callers are authenticated. Only `loopback` exists; unset means that nobody is let in. */
+  readonly MOORAGE_AUTH?: string;
+  /** `0` or unset: each session in an object of its own. N: sessions share N objects (cheaper on a host of your own). */
+  readonly MOORAGE_SESSION_SHARDS?: string;
+}
+
+/** An origin as the edge knows it before it ever dialled in. */
+export interface KnownOrigin {
+  readonly id: string;
+  readonly key: JWK;
+  readonly service?: string | undefined;
+  readonly url?: string | undefined;
+}
+
+const originsSchema = z.array(
+  z
+    .object({
+      id: z.string().min(1).max(63),
+      key: z.looseObject({ kty: z.literal('OKP'), crv: z.literal('Ed25519'), x: z.string() }),
+      service: z.string().min(1).optional(),
+      url: z.url({ protocol: /^https$/ }).optional(),
+    })
+    .refine((origin) => origin.service !== undefined || origin.url !== undefined, 'give "service" or "url"'),
+);
+
+/** Bindings never change within an isolate, so each text is parsed once; keyed by the text because tests may change it. */
+const parsedOrigins = new Map<string, ReadonlyMap<string, KnownOrigin>>();
+const importedKeys = new Map<string, Promise<JoseKey>>();
+const importedSecrets = new Map<string, Promise<CryptoKey>>();
+
+/** The origins that this edge trusts, by id. @throws MoorageError `internal` when `MOORAGE_ORIGINS` is malformed. */
+export function originsOf(env: Env): ReadonlyMap<string, KnownOrigin> {
+  const text = env.MOORAGE_ORIGINS ?? '[]';
+  const known = parsedOrigins.get(text);
+  if (known) return known;
+  const parsed = z
+    .string()
+    .transform((value, context) => {
+      try {
+        return JSON.parse(value) as unknown;
+      } catch {
+        context.addIssue({ code: 'custom', message: 'not JSON' });
+        return z.NEVER;
+      }
+    })
+    .pipe(originsSchema)
+    .safeParse(text);
+  if (!parsed.success) {
+    const issue = parsed.error.issues[0];
+    throw new MoorageError(
+      'internal',
+      `MOORAGE_ORIGINS of this edge is malformed at "${issue?.path.join('.')}": ${issue?.message}.`,
+    );
+  }
+  const origins: ReadonlyMap<string, KnownOrigin> = new Map(parsed.data.map((origin) => [origin.id, origin]));
+  parsedOrigins.set(text, origins);
+  return origins;
+}
+
+/** How many objects sessions share; 0 means one object for each session. */
+export function shardsOf(env: Env): number {
+  const shards = Number(env.MOORAGE_SESSION_SHARDS ?? '0');
+  if (!Number.isInteger(shards) || shards < 0 || shards > 4096) {
+    throw new MoorageError('internal', 'MOORAGE_SESSION_SHARDS of this edge must be a whole number from 0 to 4096.');
+  }
+  return shards;
+}
+
+/** The key that signs grants. @throws MoorageError `internal` when it is missing or unusable. */
+export function edgeKeyOf(env: Env): Promise<JoseKey> {
+  return once(importedKeys, required(env, 'MOORAGE_EDGE_KEY'), async (text) => {
+    try {
+      return await importKey(text);
+    } catch {
+      // The thrown text may quote the key: only its name is told.
+      throw new MoorageError('internal', 'MOORAGE_EDGE_KEY of this edge is not an Ed25519 JWK.');
+    }
+  });
+}
+
+/** The pinned public key of an origin. */
+export function originKeyOf(origin: KnownOrigin): Promise<JoseKey> {
+  return once(importedKeys, JSON.stringify(origin.key), () => importKey(origin.key));
+}
+
+/** The key that authenticates session ids (HMAC-SHA256). @throws MoorageError `internal` when it is missing or short. */
+export function sessionKeyOf(env: Env): Promise<CryptoKey> {
+  return once(importedSecrets, required(env, 'MOORAGE_SESSION_SECRET'), (text) => {
+    const bytes = new TextEncoder().encode(text);
+    if (bytes.length < 32) throw new MoorageError('internal', 'MOORAGE_SESSION_SECRET of this edge is too short.');
+    return crypto.subtle.importKey('raw', bytes, { name: 'HMAC', hash: 'SHA-256' }, false, ['sign']);
+  });
+}
+
+function required(env: Env, name: 'MOORAGE_EDGE_KEY' | 'MOORAGE_SESSION_SECRET'): string {
+  const value = env[name];
+  if (!value) throw new MoorageError('internal', `${name} of this edge is not set: \`wrangler secret put ${name}\`.`);
+  return value;
+}
+
+function once<T>(cache: Map<string, Promise<T>>, text: string, make: (text: string) => Promise<T> | T): Promise<T> {
+  const known = cache.get(text);
+  if (known) return known;
+  const made = Promise.resolve(make(text));
+  cache.set(text, made);
+  return made;
+}

@@ -1,0 +1,89 @@
+/**
+ * Owns the configuration of a bare workerd that runs the edge (Cap'n Proto text, see workerd.capnp). Pure.
+ *
+ * Invariant: no secret is in it. Secrets come by the environment of the process, so they are in no file and no argv.
+ */
+
+/** The runtime that the Worker was written and tested for; `wrangler.toml` says the same. */
+export const COMPATIBILITY_DATE = '2026-10-01';
+export const COMPATIBILITY_FLAGS = ['enable_request_signal', 'request_signal_passthrough'] as const;
+/** Names of bindings that are read from the environment. */
+export const SECRETS = ['MOORAGE_EDGE_KEY', 'MOORAGE_SESSION_SECRET'] as const;
+/** A local object costs some 300 kB even when idle, so local sessions share a few. Changing it loses open sessions. */
+const SESSION_SHARDS = 16;
+/** Storage is found again by these keys: they never change. */
+const CLASSES = [
+  { binding: 'SESSION', className: 'Session', uniqueKey: 'moorage-session' },
+  { binding: 'DIRECTORY', className: 'Directory', uniqueKey: 'moorage-directory' },
+  { binding: 'ORIGIN', className: 'Origin', uniqueKey: 'moorage-origin' },
+] as const;
+
+export interface WorkerdOrigin {
+  readonly id: string;
+  /** Public JWK. */
+  readonly key: object;
+  /** `unix:/path` or `host:port`. */
+  readonly address: string;
+}
+
+export interface WorkerdOptions {
+  readonly host: string;
+  readonly port: number;
+  /** The bundle, relative to the configuration file. */
+  readonly worker: string;
+  /** Absolute path of the objects' storage. */
+  readonly storage: string;
+  readonly origins: readonly WorkerdOrigin[];
+}
+
+/** The text of the configuration file. */
+export function workerdConfig({ host, port, worker, storage, origins }: WorkerdOptions): string {
+  const known = origins.map(({ id, key }) => ({ id, key, service: serviceOf(id) }));
+  const bindings = [
+    ...CLASSES.map(({ binding, className }) => `(name = ${q(binding)}, durableObjectNamespace = ${q(className)})`),
+    ...SECRETS.map((name) => `(name = ${q(name)}, fromEnvironment = ${q(name)})`),
+    `(name = "MOORAGE_AUTH", text = "loopback")`,
+    `(name = "MOORAGE_SESSION_SHARDS", text = ${q(String(SESSION_SHARDS))})`,
+    `(name = "MOORAGE_ORIGINS", text = ${q(JSON.stringify(known))})`,
+    ...origins.map(({ id }) => `(name = ${q(serviceOf(id))}, service = ${q(`origin-${id}`)})`),
+  ];
+  const namespaces = CLASSES.map(
+    ({ className, uniqueKey }) => `(className = ${q(className)}, uniqueKey = ${q(uniqueKey)}, enableSql = true)`,
+  );
+  const services = [
+    `(name = "edge", worker = .edge)`,
+    `(name = "storage", disk = (path = ${q(storage)}, writable = true))`,
+    ...origins.map(
+      ({ id, address }) => `(name = ${q(`origin-${id}`)}, external = (address = ${q(address)}, http = ()))`,
+    ),
+  ];
+  return `using Workerd = import "/workerd/workerd.capnp";
+
+const config :Workerd.Config = (
+  services = [${list(services)}],
+  sockets = [(name = "http", address = ${q(`${bracketed(host)}:${port}`)}, http = (), service = "edge")],
+);
+
+const edge :Workerd.Worker = (
+  modules = [(name = "worker.js", esModule = embed ${q(worker)})],
+  compatibilityDate = ${q(COMPATIBILITY_DATE)},
+  compatibilityFlags = [${COMPATIBILITY_FLAGS.map(q).join(', ')}],
+  durableObjectNamespaces = [${list(namespaces)}],
+  durableObjectStorage = (localDisk = "storage"),
+  bindings = [${list(bindings)}],
+);
+`;
+}
+
+/** The binding of the service that leads to origin `id`. */
+const serviceOf = (id: string): string => `ORIGIN_${id.toUpperCase().replaceAll('-', '_')}`;
+
+const bracketed = (host: string): string => (host.includes(':') ? `[${host}]` : host);
+
+const list = (items: readonly string[]): string => `\n${items.map((item) => `    ${item},\n`).join('')}  `;
+
+/** A string literal of Cap'n Proto text: C-like escapes, which JSON's are too but for \\u. */
+function q(text: string): string {
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what must be escaped
+  return `"${text.replace(/["\\]/g, '\\$&').replace(/[\u0000-\u001f\u007f]/g, (c) => `\\x${c.charCodeAt(0).toString(16).padStart(2, '0')}`)}"`;
+}

@@ -1,0 +1,195 @@
+/**
+ * Owns a server's endpoint, `/<server>/mcp`, in the era with sessions (MCP 2025-03-26 to 2025-11-25, Streamable HTTP).
+ *
+ * Sessions are ours: their ids are minted here, and whatever runs behind them may come and go. What claims the stateless
+ * era (2026-07-28) is refused in the way that makes clients of both eras fall back to `initialize`.
+ */
+import { edgeServers } from 'moorage:edge-servers';
+import { z } from 'zod';
+import { MoorageError } from '../shared/errors.ts';
+import { isRequest, isResponse, type JsonRpcMessage, type JsonRpcRequest, type RequestId } from '../shared/jsonrpc.ts';
+import { isLegacyRevision, LEGACY_REVISIONS, REVISION_META_KEY } from '../shared/revision.ts';
+import type { Principal } from './authenticate.ts';
+import { dispatch } from './dispatch.ts';
+import { answerAtEdge } from './edge-servers/answer.ts';
+import { type Env, sessionKeyOf } from './env.ts';
+import { unwrap } from './outcome.ts';
+import { accepts, type ReadMessage, readMessage } from './read-message.ts';
+import { respondError } from './respond.ts';
+import { isSessionId, mintSessionId } from './session/id.ts';
+import { memoryOf } from './session/memory.ts';
+import { type Admission, sessionOf } from './session/object.ts';
+import { openStream } from './session/stream.ts';
+
+export const SESSION_HEADER = 'Mcp-Session-Id';
+const VERSION_HEADER = 'mcp-protocol-version';
+/** An initialize is kept as long as its session: larger ones are refused. */
+const MAX_INITIALIZE_BYTES = 256 * 1024;
+
+export interface Exchange {
+  readonly env: Env;
+  readonly request: Request;
+  readonly server: string;
+  readonly principal: Principal;
+  readonly waitUntil: (promise: Promise<unknown>) => void;
+}
+
+const initializeParams = z.looseObject({
+  protocolVersion: z.string().min(1).max(64),
+  capabilities: z.record(z.string(), z.unknown()),
+  clientInfo: z.looseObject({ name: z.string(), version: z.string() }),
+});
+
+/** Serves one request to the endpoint; every failure is an answer. */
+export async function serveMcp(exchange: Exchange): Promise<Response> {
+  let id: RequestId | null = null;
+  try {
+    switch (exchange.request.method) {
+      case 'POST': {
+        const read = await readMessage(exchange.request);
+        if (isRequest(read.message)) id = read.message.id;
+        return await post(exchange, read);
+      }
+      case 'GET':
+        return await get(exchange);
+      case 'DELETE':
+        return await end(exchange);
+      default:
+        throw new MoorageError('method_not_allowed', 'An MCP endpoint takes POST, GET and DELETE.', {
+          allow: 'POST, GET, DELETE, OPTIONS',
+        });
+    }
+  } catch (thrown) {
+    return respondError(thrown, id);
+  }
+}
+
+async function post(exchange: Exchange, read: ReadMessage): Promise<Response> {
+  const { message } = read;
+  refuseStateless(exchange.request, message);
+  if (isRequest(message) && message.method === 'initialize') return await initialize(exchange, read, message);
+  const session = await sessionIdOf(exchange);
+  checkVersion(exchange.request);
+  const { subject } = exchange.principal;
+  const admission = unwrap(await sessionOf(exchange.env, session).admit(session, subject, memoryOf(message)));
+  return await carry(exchange, session, admission, read);
+}
+
+async function initialize(exchange: Exchange, read: ReadMessage, request: JsonRpcRequest): Promise<Response> {
+  const { env, server, principal } = exchange;
+  const parsed = initializeParams.safeParse(request.params);
+  if (!parsed.success) {
+    const issue = parsed.error.issues[0];
+    const where = ['params', ...(issue?.path ?? [])].join('.');
+    throw new MoorageError('invalid_params', `initialize is malformed at "${where}": ${issue?.message}.`);
+  }
+  if (read.bytes.byteLength > MAX_INITIALIZE_BYTES) {
+    throw new MoorageError('body_too_large', `An initialize may have ${MAX_INITIALIZE_BYTES} bytes.`);
+  }
+  const id = await mintSessionId(await sessionKeyOf(env), server, crypto.getRandomValues(new Uint8Array(16)));
+  const session = sessionOf(env, id);
+  const admission = unwrap(await session.open(id, server, principal.subject, JSON.stringify(parsed.data)));
+  const settle = async (answer: JsonRpcMessage) => {
+    const version = protocolVersionIn(answer);
+    unwrap(version === null ? await session.initializeFailed(id) : await session.initialized(id, version));
+    return version !== null;
+  };
+  let opened = true;
+  try {
+    const response = await carry(exchange, id, admission, read, async (answer) => {
+      opened = await settle(answer);
+    });
+    // A stream's headers leave before the server has answered: if it then fails, the id names a session that never was.
+    if (!opened) return response;
+    const headers = new Headers(response.headers);
+    headers.set(SESSION_HEADER, id);
+    return new Response(response.body, { status: response.status, headers });
+  } catch (thrown) {
+    await session.initializeFailed(id);
+    throw thrown;
+  }
+}
+
+/** To the edge's own server, or to the origin. */
+async function carry(
+  exchange: Exchange,
+  session: string,
+  admission: Admission,
+  { message, bytes }: ReadMessage,
+  onAnswer?: (answer: JsonRpcMessage) => Promise<void>,
+): Promise<Response> {
+  const { env, server, principal, waitUntil } = exchange;
+  const answering = onAnswer ? { onAnswer } : {};
+  if (admission.route.runtime !== 'edge') {
+    return await dispatch({ env, session, admission, message, bytes, ...answering });
+  }
+  const factory = Object.hasOwn(edgeServers, server) ? edgeServers[server] : undefined;
+  if (!factory) throw new MoorageError('session_not_found', `The edge does not run "${server}" any more.`);
+  const context = { server, session, principal: principal.subject };
+  return await answerAtEdge({
+    env,
+    factory,
+    context,
+    restore: admission.restore,
+    message,
+    waitUntil,
+    ...answering,
+  });
+}
+
+async function get(exchange: Exchange): Promise<Response> {
+  if (!accepts(exchange.request.headers.get('accept'), ['text/event-stream'])) {
+    throw new MoorageError('not_acceptable', 'The stream of a session is text/event-stream: Accept must list it.');
+  }
+  const session = await sessionIdOf(exchange);
+  checkVersion(exchange.request);
+  return await openStream(exchange.env, session, exchange.principal.subject);
+}
+
+async function end(exchange: Exchange): Promise<Response> {
+  const session = await sessionIdOf(exchange);
+  checkVersion(exchange.request);
+  unwrap(await sessionOf(exchange.env, session).end(session, exchange.principal.subject));
+  return new Response(null, { status: 204 });
+}
+
+/** @throws MoorageError `session_required`, or `session_not_found` for ids that were never minted for this server. */
+async function sessionIdOf({ env, request, server }: Exchange): Promise<string> {
+  const id = request.headers.get(SESSION_HEADER);
+  if (id === null) {
+    throw new MoorageError('session_required', `Send initialize first, then its ${SESSION_HEADER} with every request.`);
+  }
+  if (!(await isSessionId(await sessionKeyOf(env), server, id))) {
+    throw new MoorageError('session_not_found', 'This session does not exist or has ended. Initialize a new one.');
+  }
+  return id;
+}
+
+/** `MCP-Protocol-Version` of a request within a session. Absent means 2025-03-26, which is served (2025-06-18, "Transports"). */
+function checkVersion(request: Request): void {
+  const version = request.headers.get(VERSION_HEADER);
+  if (version !== null && !isLegacyRevision(version)) throw unsupported(version);
+}
+
+/** @throws MoorageError `unsupported_protocol_version` for a message that claims the era without sessions. */
+function refuseStateless(request: Request, message: JsonRpcMessage): void {
+  if (isResponse(message)) return;
+  const meta = message.params?._meta;
+  const claim = meta !== null && typeof meta === 'object' ? (meta as Record<string, unknown>)[REVISION_META_KEY] : null;
+  if (typeof claim === 'string') throw unsupported(claim);
+  if (message.method === 'server/discover') throw unsupported(request.headers.get(VERSION_HEADER) ?? '2026-07-28');
+}
+
+function unsupported(requested: string): MoorageError {
+  return new MoorageError(
+    'unsupported_protocol_version',
+    `Protocol version ${requested.slice(0, 64)} is not served here. Initialize with one of ${LEGACY_REVISIONS.join(', ')}.`,
+    { supported: LEGACY_REVISIONS, requested: requested.slice(0, 64) },
+  );
+}
+
+function protocolVersionIn(answer: JsonRpcMessage): string | null {
+  if (!('result' in answer)) return null;
+  const version = answer.result.protocolVersion;
+  return typeof version === 'string' ? version : null;
+}

@@ -1,0 +1,129 @@
+/**
+ * Owns how the edge calls an origin: through a service binding (a Unix socket, Workers VPC) or the URL of a tunnel.
+ *
+ * Nothing of the client's request travels on but the message: no headers, no credentials.
+ */
+import { type ErrorCode, fromErrorBody, MoorageError } from '../../shared/errors.ts';
+import { MESSAGES_PATH, REPLAY_HEADER, SESSION_PATH } from '../../shared/origin-api.ts';
+import { type Env, originsOf } from '../env.ts';
+import { readBounded } from '../read-message.ts';
+
+/** How long an origin may take until it sends headers, in milliseconds. Slow calls send theirs early. */
+const HEADERS_WITHIN_MS = 300_000;
+const END_WITHIN_MS = 10_000;
+const MAX_ERROR_BYTES = 64 * 1024;
+
+/** Failures that an origin may report of itself. Anything else it says is not believed. */
+const ORIGIN_CODES: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
+  'session_unknown',
+  'route_stale',
+  'invalid_request',
+  'invalid_params',
+  'overloaded',
+  'machine_failed',
+  'server_failed',
+  'outcome_unknown',
+  'request_timeout',
+  'body_too_large',
+]);
+
+/** The exchange broke, and nobody knows whether the origin saw the message. */
+export class Broken extends Error {
+  /** True where it certainly did not: no connection was made. */
+  readonly unsent: boolean;
+  constructor(unsent: boolean) {
+    super('The exchange with the origin broke.');
+    this.name = 'Broken';
+    this.unsent = unsent;
+  }
+}
+
+/**
+ * Sends one message. Answers with the origin's response (status 200, 202 or 204).
+ * @throws Broken when there was no usable answer; MoorageError with what the origin reports.
+ */
+export async function postMessage(
+  env: Env,
+  origin: string,
+  grant: string,
+  body: Uint8Array<ArrayBuffer> | string,
+  replay = false,
+): Promise<Response> {
+  const headers = new Headers({ 'content-type': 'application/json', authorization: `Bearer ${grant}` });
+  headers.set('accept', 'application/json, text/event-stream');
+  if (replay) headers.set(REPLAY_HEADER, '1');
+  const timeout = new AbortController();
+  const timer = setTimeout(() => timeout.abort(), HEADERS_WITHIN_MS);
+  let response: Response;
+  try {
+    response = await call(env, origin, MESSAGES_PATH, { method: 'POST', headers, body, signal: timeout.signal });
+  } catch (thrown) {
+    if (thrown instanceof MoorageError) throw thrown;
+    throw new Broken(isUnsent(thrown));
+  } finally {
+    clearTimeout(timer);
+  }
+  if (response.ok) return response;
+  throw await failureOf(response);
+}
+
+/** Tells an origin that a session ended. An origin that is away finds out by its own expiry. */
+export async function endAtOrigin(env: Env, origin: string, grant: string): Promise<void> {
+  try {
+    await call(env, origin, SESSION_PATH, {
+      method: 'DELETE',
+      headers: { authorization: `Bearer ${grant}` },
+      signal: AbortSignal.timeout(END_WITHIN_MS),
+    });
+  } catch {
+    console.warn(`origin ${origin} was not told of an ended session`);
+  }
+}
+
+async function call(env: Env, id: string, path: string, init: RequestInit): Promise<Response> {
+  const origin = originsOf(env).get(id);
+  if (!origin) throw new MoorageError('origin_away', `Origin "${id}" is not known to this edge any more.`);
+  if (origin.service !== undefined) {
+    const service = (env as unknown as Record<string, unknown>)[origin.service];
+    if (!isFetcher(service)) {
+      throw new MoorageError('internal', `MOORAGE_ORIGINS names a service "${origin.service}" that is not bound.`);
+    }
+    return await service.fetch(`http://origin${path}`, init);
+  }
+  return await fetch(new URL(path, origin.url), { ...init, redirect: 'manual' });
+}
+
+function isFetcher(value: unknown): value is Fetcher {
+  return typeof value === 'object' && value !== null && 'fetch' in value && typeof value.fetch === 'function';
+}
+
+/** What an unsuccessful answer means. An answer that is not an agent's comes from the tunnel in front of it. */
+async function failureOf(response: Response): Promise<Error> {
+  const isJson = response.headers.get('content-type')?.startsWith('application/json') ?? false;
+  if (!isJson) {
+    await response.body?.cancel();
+    // 530 and 521-523: Cloudflare found no connector or no listener, so nothing arrived (Cloudflare 5xx errors).
+    return new Broken(response.status === 530 || (response.status >= 521 && response.status <= 523));
+  }
+  let body: unknown;
+  try {
+    body = JSON.parse(new TextDecoder().decode(await readBounded(response, MAX_ERROR_BYTES)));
+  } catch {
+    // Unreadable: the message did arrive, and what became of it is unknown.
+    return new Broken(false);
+  }
+  const error = fromErrorBody(body);
+  if (ORIGIN_CODES.has(error.code)) return error;
+  if (error.code === 'grant_invalid') {
+    return new MoorageError(
+      'internal',
+      'The origin refused the edge: its pinned key is another, or the clocks of the two differ by more than a minute.',
+    );
+  }
+  return new MoorageError('internal', 'The origin failed in a way that it does not explain. Its log has the details.');
+}
+
+/** Whether a rejected fetch never reached the far end, as far as the runtime tells. */
+function isUnsent(thrown: unknown): boolean {
+  return thrown instanceof Error && /connect\(|refused|no such file|unable to connect/i.test(thrown.message);
+}

@@ -1,0 +1,72 @@
+/**
+ * Owns the edge's URLs: which path leads where, and what stands before all of them.
+ *
+ * Whatever is not public (`/healthz`, the link, which has its own token) comes after `checkOrigin` and `authenticate`.
+ */
+import { Hono } from 'hono';
+import { MoorageError } from '../shared/errors.ts';
+import { LINK_PATH } from '../shared/link.ts';
+import { authenticate, checkOrigin } from './authenticate.ts';
+import { directoryOf } from './directory/object.ts';
+import type { Env } from './env.ts';
+import { SESSION_HEADER, serveMcp } from './mcp.ts';
+import { acceptLink } from './origin/accept.ts';
+import { respondError } from './respond.ts';
+
+/** What pages of this host may do across ports (Fetch standard, "CORS protocol"). */
+const PREFLIGHT = {
+  'access-control-allow-methods': 'POST, GET, DELETE, OPTIONS',
+  'access-control-allow-headers':
+    'content-type, accept, authorization, mcp-session-id, mcp-protocol-version, last-event-id',
+  'access-control-max-age': '86400',
+};
+
+export const routes = new Hono<{ Bindings: Env }>();
+
+routes.onError((thrown) => respondError(thrown));
+
+routes.use(async (context, next) => {
+  const origin = context.req.header('origin') ?? null;
+  checkOrigin(origin);
+  if (origin !== null && context.req.method === 'OPTIONS') {
+    context.res = new Response(null, { status: 204, headers: PREFLIGHT });
+  } else {
+    await next();
+  }
+  // The answer to a WebSocket's upgrade goes to a program: CORS has no say in it.
+  if (origin === null || context.res.status === 101) return;
+  context.res.headers.set('access-control-allow-origin', origin);
+  context.res.headers.set('access-control-expose-headers', SESSION_HEADER);
+  context.res.headers.append('vary', 'origin');
+});
+
+routes.get('/healthz', (context) => context.json({ ok: true }));
+
+routes.get(LINK_PATH, (context) => acceptLink(context.env, context.req.raw));
+
+routes.get('/', async (context) => {
+  const url = new URL(context.req.url);
+  authenticate(context.env.MOORAGE_AUTH, url, context.req.raw.headers);
+  const servers = await directoryOf(context.env).list();
+  return context.json({ servers: servers.map((name) => ({ name, url: `${url.origin}/${name}/mcp` })) });
+});
+
+routes.all('/:server/mcp', async (context) => {
+  const { env, req } = context;
+  const principal = authenticate(env.MOORAGE_AUTH, new URL(req.url), req.raw.headers);
+  return await serveMcp({
+    env,
+    request: req.raw,
+    server: req.param('server'),
+    principal,
+    waitUntil: (promise) => context.executionCtx.waitUntil(promise),
+  });
+});
+
+routes.notFound((context) => {
+  const { origin, pathname } = new URL(context.req.url);
+  const server = /^\/([A-Za-z0-9][A-Za-z0-9._-]{0,62})\/?$/.exec(pathname)?.[1] ?? '<server>';
+  return respondError(
+    new MoorageError('not_found', `Nothing is here. An MCP server's URL has the form ${origin}/${server}/mcp.`),
+  );
+});
