@@ -83,13 +83,15 @@ async function send(carried: Carried): Promise<Response> {
 /** Brings a new process at the origin to where the session stands. Its answers are nobody's. */
 async function restoreSession(env: Env, origin: string, grant: string, restore: Admission['restore']): Promise<void> {
   const initialize = initializeOf(restore, 'moorage');
-  const answer = await postMessage(env, origin, grant, JSON.stringify(initialize), true);
+  const answer = await postMessage(env, origin, grant, encode(initialize), true);
   await answer.body?.cancel();
   for (const request of restoringRequests(restore, 'moorage')) {
-    const response = await postMessage(env, origin, grant, JSON.stringify(request));
+    const response = await postMessage(env, origin, grant, encode(request));
     await readBounded(response, MAX_MESSAGE_BYTES);
   }
 }
+
+const encode = (message: JsonRpcMessage) => new TextEncoder().encode(JSON.stringify(message));
 
 /** A JSON answer is read whole: one that breaks off must not reach the client as half a message. */
 async function wholeAnswer(response: Response, carried: Carried, request: JsonRpcRequest): Promise<Response> {

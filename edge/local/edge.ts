@@ -18,7 +18,7 @@ import { type WorkerdOrigin, workerdConfig } from './workerd-config.ts';
 /** How long workerd may take until it listens. */
 const LISTEN_WITHIN_MS = 30_000;
 /** How long it may take to end on its own: open streams keep it, and their clients reconnect anyway. */
-const END_WITHIN_MS = 2_000;
+const END_WITHIN_MS = 1_000;
 /** Lines of its output that are kept to explain a start that failed. */
 const KEPT_LINES = 20;
 

@@ -46,20 +46,26 @@ export async function postMessage(
   env: Env,
   origin: string,
   grant: string,
-  body: Uint8Array<ArrayBuffer> | string,
+  bytes: Uint8Array,
   replay = false,
 ): Promise<Response> {
   const headers = new Headers({ 'content-type': 'application/json', authorization: `Bearer ${grant}` });
   headers.set('accept', 'application/json, text/event-stream');
   if (replay) headers.set(REPLAY_HEADER, '1');
+  const message = watched(bytes);
   const timeout = new AbortController();
   const timer = setTimeout(() => timeout.abort(), HEADERS_WITHIN_MS);
   let response: Response;
   try {
-    response = await call(env, origin, MESSAGES_PATH, { method: 'POST', headers, body, signal: timeout.signal });
+    response = await call(env, origin, MESSAGES_PATH, {
+      method: 'POST',
+      headers,
+      body: message.body,
+      signal: timeout.signal,
+    });
   } catch (thrown) {
     if (thrown instanceof MoorageError) throw thrown;
-    throw new Broken(isUnsent(thrown));
+    throw new Broken(!message.handedOver());
   } finally {
     clearTimeout(timer);
   }
@@ -123,7 +129,23 @@ async function failureOf(response: Response): Promise<Error> {
   return new MoorageError('internal', 'The origin failed in a way that it does not explain. Its log has the details.');
 }
 
-/** Whether a rejected fetch never reached the far end, as far as the runtime tells. */
-function isUnsent(thrown: unknown): boolean {
-  return thrown instanceof Error && /connect\(|refused|no such file|unable to connect/i.test(thrown.message);
+/**
+ * A body that knows whether it may have arrived whole. Its first byte goes alone; the rest is handed over only when the
+ * runtime asks for more, which it does once there is a connection that took the first. A rejected fetch itself does not
+ * tell a refused connection from one that broke after the message.
+ */
+function watched(bytes: Uint8Array): { readonly body: ReadableStream<Uint8Array>; handedOver(): boolean } {
+  let sent = 0;
+  const body = new ReadableStream<Uint8Array>(
+    {
+      pull(controller) {
+        const end = sent === 0 ? 1 : bytes.byteLength;
+        controller.enqueue(bytes.subarray(sent, end));
+        sent = end;
+        if (sent === bytes.byteLength) controller.close();
+      },
+    },
+    { highWaterMark: 0 },
+  );
+  return { body, handedOver: () => sent > 1 };
 }
