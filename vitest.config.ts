@@ -15,6 +15,7 @@ export default defineConfig({
       {
         test: {
           name: 'vm',
+          globalSetup: 'test/support/host.ts',
           include: ['test/**/*.vm.test.ts'],
           testTimeout: 300_000,
           hookTimeout: 600_000,
@@ -24,6 +25,7 @@ export default defineConfig({
       {
         test: {
           name: 'e2e',
+          globalSetup: 'test/support/host.ts',
           include: ['test/**/*.e2e.test.ts'],
           testTimeout: 600_000,
           hookTimeout: 900_000,

@@ -77,17 +77,19 @@ async function serve({ config, configDir, stateDir, log, options }: Context): Pr
   const edgeServers = [...config.servers].flatMap(([name, entry]) =>
     isEdgeServer(entry) ? [[name, resolve(configDir, entry.tools)]] : [],
   );
-  const edge = await startEdge({
-    host: config.edge.host,
-    port: options.port ?? config.edge.port,
-    stateDir: join(stateDir, 'edge'),
-    configDir,
-    edgeServers: Object.fromEntries(edgeServers) as Record<string, string>,
-    edgeKey: JSON.stringify(keys.edge),
-    sessionSecret: keys.sessionSecret,
-    origins: [{ id: config.origin.id, key: publicHalf(keys.origin), address: listen.address }],
-    log: (line) => log.warn(`edge: ${line}`),
-  });
+  const edgeAt = (port: number) =>
+    startEdge({
+      host: config.edge.host,
+      port,
+      stateDir: join(stateDir, 'edge'),
+      configDir,
+      edgeServers: Object.fromEntries(edgeServers) as Record<string, string>,
+      edgeKey: JSON.stringify(keys.edge),
+      sessionSecret: keys.sessionSecret,
+      origins: [{ id: config.origin.id, key: publicHalf(keys.origin), address: listen.address }],
+      log: (line) => log.warn(`edge: ${line}`),
+    });
+  const edge = await edgeAt(options.port ?? config.edge.port);
   let agent: RunningAgent | undefined;
   try {
     if (servers.length > 0) {
@@ -106,21 +108,35 @@ async function serve({ config, configDir, stateDir, log, options }: Context): Pr
       await agent.ready;
     }
     process.stdout.write(`\n${summary({ config, url: edge.url, accelerator, fallback })}\n`);
-    return await untilStopped(stopped, edge, log);
+    return await keepEdge(edge, () => edgeAt(edge.port), stopped, log);
   } finally {
-    log.info('stopping');
     await agent?.stop();
-    await edge.stop();
   }
 }
 
-/** 0 when asked to stop, 1 when the edge ended by itself. */
-async function untilStopped(stopped: Promise<void>, edge: RunningEdge, log: Log): Promise<number> {
-  const failed = edge.exited.then((why) => {
-    log.error(`the edge ended by itself (${why}). Start again; its sessions are on disk.`);
-    return 1;
-  });
-  return await Promise.race([stopped.then(() => 0), failed]);
+/** Ends of the edge that are answered by another start, at most, within one run. */
+const MAX_EDGE_STARTS = 10;
+
+/** Starts the edge again when it ends by itself. Its sessions are on disk. @returns 0 when asked to stop, else 1. */
+async function keepEdge(
+  first: RunningEdge,
+  again: () => Promise<RunningEdge>,
+  stopped: Promise<void>,
+  log: Log,
+): Promise<number> {
+  let edge = first;
+  for (let starts = 0; starts < MAX_EDGE_STARTS; starts++) {
+    const end = await Promise.race([stopped, edge.exited]);
+    if (end === undefined) {
+      log.info('stopping');
+      await edge.stop();
+      return 0;
+    }
+    log.warn(`the edge ended by itself (${end.signal ?? `code ${end.code}`}) and is started again`);
+    edge = await again();
+  }
+  log.error(`the edge ended ${MAX_EDGE_STARTS} times. Its last words are in the log.`);
+  return 1;
 }
 
 /** Images that cannot be built leave their servers unusable, and the others served. */
