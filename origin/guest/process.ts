@@ -29,8 +29,10 @@ const BASE_ENV = {
   USER: 'root',
   LANG: 'C.UTF-8',
   TMPDIR: '/tmp',
-  // Compiled JavaScript is kept on the machine's disk, so the next start of the same server skips compilation.
+  // Compiled JavaScript is kept on the machine's disk, so the next start of the same server skips compilation. Node
+  // writes it only when a program exits by itself, which servers do not: keep-compiled.cjs writes it soon after the start.
   NODE_COMPILE_CACHE: '/var/cache/node-compile',
+  NODE_OPTIONS: '--require=/opt/moorage/keep-compiled.cjs',
 };
 
 interface Output {

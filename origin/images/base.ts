@@ -37,6 +37,9 @@ mount -o remount,ro /data
 reboot -f
 `;
 
+/** Loaded into every Node program of the guest by the agent's NODE_OPTIONS; see `guest/process.ts`. */
+const KEEP_COMPILED = "setTimeout(() => require('node:module').flushCompileCache?.(), 1500).unref();\n";
+
 const ETC: Readonly<Record<string, string>> = {
   passwd: 'root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/bin/false\n',
   group: 'root:x:0:\nnogroup:x:65534:\n',
@@ -56,6 +59,7 @@ export async function ensureBase(cacheDir: string, userland: Userland, progress:
     guest: digestFolder(GUEST_SOURCES),
     INIT,
     ETC,
+    KEEP_COMPILED,
   });
   const folder = await ensureBuilt(
     cacheDir,
@@ -130,8 +134,11 @@ async function assemble(root: string, userland: Userland, node: string): Promise
     await writeFile(join(root, 'etc', name), content);
     await chmod(join(root, 'etc', name), 0o644);
   }
-  await writeFile(join(root, 'opt/moorage/agent.cjs'), await bundleAgent());
-  await chmod(join(root, 'opt/moorage/agent.cjs'), 0o644);
+  const programs = { 'agent.cjs': await bundleAgent(), 'keep-compiled.cjs': KEEP_COMPILED };
+  for (const [name, content] of Object.entries(programs)) {
+    await writeFile(join(root, 'opt/moorage', name), content);
+    await chmod(join(root, 'opt/moorage', name), 0o644);
+  }
 }
 
 async function bundleAgent(): Promise<Uint8Array> {

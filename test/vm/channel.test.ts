@@ -1,0 +1,140 @@
+import { Duplex } from 'node:stream';
+import { expect, test } from 'vitest';
+import {
+  CHANNEL,
+  decodeCredit,
+  decodeJson,
+  encodeEnd,
+  encodeFrame,
+  encodeJson,
+  FRAME,
+  type Frame,
+  FrameDecoder,
+  PROTOCOL_VERSION,
+  WINDOW,
+} from '../../origin/guest/mux.ts';
+import { GuestChannel } from '../../origin/vm/channel.ts';
+import { MachineError } from '../../origin/vm/error.ts';
+
+/** A guest under the test's control: it says what it is told to, and records what the host sent. */
+function hostileGuest() {
+  const sent: Frame[] = [];
+  const decoder = new FrameDecoder();
+  const pipe = new Duplex({
+    read: () => undefined,
+    write: (chunk: Buffer, _encoding, done) => {
+      sent.push(...decoder.push(chunk));
+      done();
+    },
+  });
+  const closed = Promise.withResolvers<MachineError>();
+  const channel = new GuestChannel(pipe, closed.resolve);
+  return { channel, sent, closed: closed.promise, say: (...wire: Buffer[]) => wire.map((frame) => pipe.push(frame)) };
+}
+
+const hello = encodeFrame(FRAME.hello, 0, Buffer.from([PROTOCOL_VERSION]));
+const cat = { argv: ['cat'], env: {}, cwd: '/' };
+
+async function withProcess() {
+  const guest = hostileGuest();
+  guest.say(hello);
+  await guest.channel.hello;
+  const spawned = guest.channel.spawn(cat, 1000);
+  guest.say(encodeFrame(FRAME.opened, 1));
+  return { ...guest, child: await spawned };
+}
+
+test.each([
+  ['speaks before its hello', [encodeFrame(FRAME.opened, 1)]],
+  ['says hello twice', [hello, hello]],
+  ['speaks another version', [encodeFrame(FRAME.hello, 0, Buffer.from([99]))]],
+  ['sends rubbish', [hello, Buffer.alloc(64, 0xff)]],
+  ['names a stream that was never opened', [hello, encodeFrame(FRAME.stdout, 7, Buffer.from('x'))]],
+  ['sends a frame of the host', [hello, encodeFrame(FRAME.open, 1)]],
+])('a guest that %s is cut off', async (_name, wire) => {
+  const guest = hostileGuest();
+  guest.say(...wire);
+  expect((await guest.closed).code).toBe('guest-protocol');
+  await expect(guest.channel.spawn(cat, 1000)).rejects.toMatchObject({ code: 'guest-protocol' });
+});
+
+test('a guest that sends more than an unread stream may hold is cut off', async () => {
+  const guest = await withProcess();
+  const chunk = encodeFrame(FRAME.stdout, 1, Buffer.alloc(32 * 1024));
+  for (let sent = 0; sent < WINDOW; sent += 32 * 1024) guest.say(chunk);
+  guest.say(chunk);
+  expect((await guest.closed).message).toMatch(/more than its credit/);
+  expect(await guest.child.exited).toEqual({ code: null, signal: 'SIGKILL' });
+});
+
+test('credit goes back only for what was read', async () => {
+  const guest = await withProcess();
+  const credits = () =>
+    guest.sent.filter(({ type }) => type === FRAME.credit).reduce((sum, frame) => sum + decodeCredit(frame).bytes, 0);
+  for (let sent = 0; sent < WINDOW; sent += 32 * 1024) guest.say(encodeFrame(FRAME.stdout, 1, Buffer.alloc(32 * 1024)));
+  await new Promise(setImmediate);
+  expect(credits()).toBe(0);
+  guest.child.stdout.resume();
+  await new Promise(setImmediate);
+  expect(credits()).toBeGreaterThan(WINDOW / 2);
+});
+
+test('a stream that its owner destroyed keeps being drained, so that the process can go on', async () => {
+  const guest = await withProcess();
+  guest.child.stdout.destroy();
+  for (let sent = 0; sent < WINDOW; sent += 32 * 1024) guest.say(encodeFrame(FRAME.stdout, 1, Buffer.alloc(32 * 1024)));
+  await new Promise(setImmediate);
+  expect(guest.sent.some(({ type }) => type === FRAME.credit)).toBe(true);
+});
+
+test('writes wait for credit', async () => {
+  const guest = await withProcess();
+  let done = false;
+  guest.child.stdin.write(Buffer.alloc(WINDOW + 1), () => {
+    done = true;
+  });
+  await new Promise(setImmediate);
+  const bytes = guest.sent
+    .filter(({ type }) => type === FRAME.stdin)
+    .reduce((sum, frame) => sum + frame.payload.length, 0);
+  expect(bytes).toBe(WINDOW);
+  expect(done).toBe(false);
+});
+
+test('output that followed the exit still arrives, and late frames of a finished process are ignored', async () => {
+  const guest = await withProcess();
+  guest.say(
+    encodeJson(FRAME.exit, 1, { code: 3, signal: null }),
+    encodeFrame(FRAME.stdout, 1, Buffer.from('last words')),
+  );
+  guest.say(
+    encodeEnd(1, CHANNEL.stdout),
+    encodeEnd(1, CHANNEL.stderr),
+    encodeFrame(FRAME.stdout, 1, Buffer.from('stale')),
+  );
+  expect(await guest.child.exited).toEqual({ code: 3, signal: null });
+  expect((await guest.child.stdout.toArray()).join('')).toBe('last words');
+  const ping = guest.channel.control('ping', 1000);
+  await new Promise(setImmediate);
+  const request = guest.sent.find(({ type }) => type === FRAME.control);
+  guest.say(encodeJson(FRAME.control, 0, { id: request && decodeJson(request).id }));
+  await ping;
+});
+
+test('a process that does not start in time is refused and killed', async () => {
+  const guest = hostileGuest();
+  guest.say(hello);
+  await guest.channel.hello;
+  await expect(guest.channel.spawn(cat, 5)).rejects.toMatchObject({ code: 'guest-timeout' });
+  expect(guest.sent.some(({ type }) => type === FRAME.signal)).toBe(true);
+});
+
+test('when the pipe closes, waiters and streams learn it', async () => {
+  const guest = await withProcess();
+  const waiting = guest.channel.control('sync', 1000);
+  const lost = new Promise((resolve) => guest.child.stdout.once('error', resolve));
+  guest.channel.close(new MachineError('machine-gone', 'gone'));
+  await expect(waiting).rejects.toMatchObject({ code: 'machine-gone' });
+  expect(await lost).toMatchObject({ code: 'machine-gone' });
+  expect(await guest.child.exited).toEqual({ code: null, signal: 'SIGKILL' });
+});
