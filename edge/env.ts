@@ -4,7 +4,7 @@
  * Invariant: bindings are parsed here and nowhere else; a setting that is missing or malformed fails closed, with a
  * message that names it and never shows its value.
  */
-import type { CryptoKey as JoseKey, JWK } from 'jose';
+import type { CryptoKey, JWK } from 'jose';
 import { z } from 'zod';
 import { MoorageError } from '../shared/errors.ts';
 import { importKey } from '../shared/grant.ts';
@@ -49,7 +49,7 @@ const originsSchema = z.array(
 
 /** Bindings never change within an isolate, so each text is parsed once; keyed by the text because tests may change it. */
 const parsedOrigins = new Map<string, ReadonlyMap<string, KnownOrigin>>();
-const importedKeys = new Map<string, Promise<JoseKey>>();
+const importedKeys = new Map<string, Promise<CryptoKey>>();
 const importedSecrets = new Map<string, Promise<CryptoKey>>();
 
 /** The origins that this edge trusts, by id. @throws MoorageError `internal` when `MOORAGE_ORIGINS` is malformed. */
@@ -91,7 +91,7 @@ export function shardsOf(env: Env): number {
 }
 
 /** The key that signs grants. @throws MoorageError `internal` when it is missing or unusable. */
-export function edgeKeyOf(env: Env): Promise<JoseKey> {
+export function edgeKeyOf(env: Env): Promise<CryptoKey> {
   return once(importedKeys, required(env, 'MOORAGE_EDGE_KEY'), async (text) => {
     try {
       return await importKey(text);
@@ -103,7 +103,7 @@ export function edgeKeyOf(env: Env): Promise<JoseKey> {
 }
 
 /** The pinned public key of an origin. */
-export function originKeyOf(origin: KnownOrigin): Promise<JoseKey> {
+export function originKeyOf(origin: KnownOrigin): Promise<CryptoKey> {
   return once(importedKeys, JSON.stringify(origin.key), () => importKey(origin.key));
 }
 

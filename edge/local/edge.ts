@@ -6,15 +6,17 @@
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { mkdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import type { Readable } from 'node:stream';
 import { setTimeout as delay } from 'node:timers/promises';
-import workerd from 'workerd';
 import { z } from 'zod';
 import { bundleWorker } from './bundle.ts';
 import { type WorkerdOrigin, workerdConfig } from './workerd-config.ts';
 
+/** Path of the binary for this platform: the package is CommonJS and has no types. */
+const { default: WORKERD } = createRequire(import.meta.url)('workerd') as { readonly default: string };
 /** How long workerd may take until it listens. */
 const LISTEN_WITHIN_MS = 30_000;
 /** How long it may take to end on its own: open streams keep it, and their clients reconnect anyway. */
@@ -72,7 +74,7 @@ export async function startEdge(options: EdgeOptions): Promise<RunningEdge> {
   await writeFile(config, workerdConfig({ host, port, worker: 'worker.js', storage, origins: options.origins }));
   await endLeftover(pidFile, config);
 
-  const child = spawn(workerd.default, ['serve', '--control-fd=3', config], {
+  const child = spawn(WORKERD, ['serve', '--control-fd=3', config], {
     stdio: ['ignore', 'pipe', 'pipe', 'pipe'],
     env: { MOORAGE_EDGE_KEY: options.edgeKey, MOORAGE_SESSION_SECRET: options.sessionSecret },
   });

@@ -5,6 +5,7 @@
  * the id of another server's session, is therefore refused without waking an object. Possession of an id is no proof of
  * who calls: the session is bound to its principal as well.
  */
+import type { CryptoKey } from 'jose';
 
 const RANDOM_BYTES = 16;
 const TAG_BYTES = 12;
