@@ -23,7 +23,7 @@ export const MAX_LINK_FRAME_BYTES = 1024 * 1024;
 /** A server as its origin announces it. `machine` is the machine's name: servers that share one have the same. */
 export const announcedServer = z.object({
   name: serverName,
-  runtime: z.enum(['vm', 'process']),
+  runtime: z.enum(['vm', 'process', 'http']),
   machine: z.string().min(1).max(128),
   /** Digest of everything that decides what runs: the deployment's id. */
   deployment: z.string().min(1).max(128),

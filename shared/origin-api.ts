@@ -11,6 +11,11 @@
  * with `Moorage-Replay: 1` (answered 204 when the server is ready), then repeat the message.
  * `route_stale` (409) means: this server or machine is not at this origin; ask the Directory again.
  * Closing the connection never cancels a call (a disconnect is no cancellation before 2026-07-28).
+ *
+ * With `Moorage-Era: modern` the message is a request of the stateless era (2026-07-28) as the client sent it, envelope in
+ * `_meta` included, and the answer is in that era's form. The grant's session is then a *lane*: the stable key of
+ * principal and server, by which a stateful server behind the stateless protocol finds its state. A lane needs no
+ * `initialize` and is never `session_unknown`. Closing the connection cancels the request (2026-07-28, "Cancellation").
  */
 
 export const MESSAGES_PATH = '/v1/messages';
@@ -18,6 +23,9 @@ export const SESSION_PATH = '/v1/session';
 
 /** Set to `1` on an `initialize` that the edge repeats for a session that the client already opened. */
 export const REPLAY_HEADER = 'moorage-replay';
+
+/** Set to `modern` on requests of the era without sessions. */
+export const ERA_HEADER = 'moorage-era';
 
 /** The largest message in either direction, in bytes (10 MB payloads cross, with room for the envelope). */
 export const MAX_MESSAGE_BYTES = 16 * 1024 * 1024;

@@ -12,3 +12,6 @@ export const isLegacyRevision = (value: unknown): value is LegacyRevision =>
 
 /** `_meta` key by which a request of the stateless era (2026-07-28) claims its revision. */
 export const REVISION_META_KEY = 'io.modelcontextprotocol/protocolVersion';
+
+/** The revision without sessions. */
+export const MODERN_REVISION = '2026-07-28';
