@@ -6,7 +6,7 @@
  */
 import { DurableObject } from 'cloudflare:workers';
 import { edgeServers } from 'moorage:edge-servers';
-import type { AnnouncedServer } from '../../shared/link.ts';
+import { type AnnouncedServer, announcedServer } from '../../shared/link.ts';
 import { type Env, originsOf } from '../env.ts';
 import { decideAnnouncement, type OriginRoute, type Refusal, type Route } from './route.ts';
 
@@ -64,7 +64,7 @@ export class Directory extends DurableObject<Env> {
       .exec<Record<keyof OriginRoute, string>>('SELECT server, origin, runtime, machine, deployment FROM route')
       .toArray()
       .filter((row) => origins.has(row.origin) && !Object.hasOwn(edgeServers, row.server))
-      .map((row) => ({ ...row, runtime: row.runtime === 'process' ? 'process' : 'vm' }));
+      .map((row) => ({ ...row, runtime: announcedServer.shape.runtime.parse(row.runtime) }));
   }
 }
 

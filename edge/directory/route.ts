@@ -10,7 +10,7 @@ import type { AnnouncedServer } from '../../shared/link.ts';
 export type Route =
   | { readonly runtime: 'edge'; readonly server: string }
   | {
-      readonly runtime: 'vm' | 'process';
+      readonly runtime: AnnouncedServer['runtime'];
       readonly server: string;
       readonly origin: string;
       readonly machine: string;
