@@ -57,6 +57,8 @@ export async function edgeUnderTest(edgeServers: Readonly<Record<string, string>
       edge = await start();
     },
     stop: async () => {
+      // Streams and links that a test left open would hold up a gentle end.
+      process.kill(edge.pid, 'SIGKILL');
       await edge.stop();
       await origin.close();
       await rm(stateDir, { recursive: true, force: true });
