@@ -19,12 +19,15 @@ interface Mapping {
 const refused = (http: number, jsonrpc = -32000): Mapping => ({ http, jsonrpc, inBand: false });
 const failed = (http: number, jsonrpc = -32000): Mapping => ({ http, jsonrpc, inBand: true });
 
-/** Stable codes. Numbers below -32099 are JSON-RPC 2.0's own; -32000 is "server error"; -32001 is what SDKs send for a lost session. */
+/**
+ * Stable codes. Numbers below -32099 are JSON-RPC 2.0's own; -32000 is "server error"; -32001 is what SDKs send for a
+ * lost session; -32022 is how 2026-07-28 says which versions are served, read by clients of both eras.
+ */
 export const ERROR_CODES = {
   parse_error: refused(400, -32700),
   invalid_request: refused(400, -32600),
   invalid_params: failed(400, -32602),
-  unsupported_protocol_version: refused(400),
+  unsupported_protocol_version: refused(400, -32022),
   session_required: refused(400),
   session_not_found: refused(404, -32001),
   unknown_server: refused(404),
