@@ -27,7 +27,12 @@ export const ERROR_CODES = {
   parse_error: refused(400, -32700),
   invalid_request: refused(400, -32600),
   invalid_params: failed(400, -32602),
+  // Five with the numbers of 2026-07-28 (basic/index, "Error Codes"; streamable-http, "Server Validation").
   unsupported_protocol_version: refused(400, -32022),
+  header_mismatch: refused(400, -32020),
+  capability_required: refused(400, -32021),
+  envelope_invalid: refused(400, -32602),
+  method_not_found: refused(404, -32601),
   session_required: refused(400),
   session_not_found: refused(404, -32001),
   unknown_server: refused(404),

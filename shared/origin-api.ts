@@ -16,6 +16,8 @@
  * `_meta` included, and the answer is in that era's form. The grant's session is then a *lane*: the stable key of
  * principal and server, by which a stateful server behind the stateless protocol finds its state. A lane needs no
  * `initialize` and is never `session_unknown`. Closing the connection cancels the request (2026-07-28, "Cancellation").
+ * The edge has checked envelope and headers; `Mcp-Param-*` headers come along as they were sent. An answer that is a
+ * JSON-RPC error is still `200` here: `modernStatus` (`rev-2026-07-28.ts`) says which status the client gets.
  */
 
 export const MESSAGES_PATH = '/v1/messages';
