@@ -77,10 +77,13 @@ class RunningCall {
   readonly #key: string;
   /** Settles the POST's answer: with the response as JSON, or with the stream. */
   readonly #answer = Promise.withResolvers<Response>();
+  /** Undefined before the stream begins, and after its client has left. */
   #stream: ReadableStreamDefaultController<Uint8Array> | undefined;
+  #streaming = false;
   #mailbox: WebSocket | undefined;
   #timers: ReturnType<typeof setTimeout>[] = [];
   #done = false;
+  readonly #over = Promise.withResolvers<void>();
   /** Whatever is said follows what was said before, though opening the mailbox takes a moment. */
   #tail: Promise<void> = Promise.resolve();
 
@@ -111,7 +114,7 @@ class RunningCall {
     if (this.#done) return;
     if (isResponse(message) && message.id === this.#request.id) {
       await this.#call.onAnswer?.(message);
-      if (this.#stream) this.#write(eventOf(message));
+      if (this.#streaming) this.#write(eventOf(message));
       else this.#answer.resolve(Response.json(message));
       return this.#finish();
     }
@@ -125,8 +128,9 @@ class RunningCall {
 
   /** Begins the event stream, and opens the mailbox first: an answer must find it when the client has the question. */
   async #openStream(): Promise<void> {
-    if (this.#stream || this.#done) return;
-    const { env, context } = this.#call;
+    if (this.#streaming || this.#done) return;
+    this.#streaming = true;
+    const { env, context, waitUntil } = this.#call;
     // A session that is not open yet (initialize) has no mailbox, and nobody who could write to it.
     if (this.#request.method !== 'initialize') {
       const joined = await joinSession(env, context.session, context.principal, this.#key);
@@ -139,16 +143,16 @@ class RunningCall {
         start: (controller) => {
           this.#stream = controller;
         },
-        // The client's leaving is no cancellation: the call goes on as long as the runtime lets it.
+        // The client's leaving is no cancellation: the call goes on to its end, as far as the runtime lets it.
         cancel: () => {
           this.#stream = undefined;
-          this.#finish();
         },
       },
       { highWaterMark: MAX_UNREAD_BYTES, size: (chunk) => chunk.byteLength },
     );
     this.#timers.push(setInterval(() => this.#write(new TextEncoder().encode(KEEP_ALIVE_LINE)), KEEP_ALIVE_MS));
     this.#write(new TextEncoder().encode(': open\n\n'));
+    waitUntil(this.#over.promise);
     this.#answer.resolve(new Response(body, { headers: STREAM_HEADERS }));
   }
 
@@ -176,7 +180,7 @@ class RunningCall {
 
   #fail(error: MoorageError): void {
     if (this.#done) return;
-    if (this.#stream) this.#write(eventOf(failure(this.#request.id, error)));
+    if (this.#streaming) this.#write(eventOf(failure(this.#request.id, error)));
     else this.#answer.reject(error);
     this.#finish();
   }
@@ -187,6 +191,7 @@ class RunningCall {
     for (const timer of this.#timers) clearTimeout(timer);
     this.#stream?.close();
     this.#mailbox?.close(1000, 'the call is over');
+    this.#over.resolve();
     this.#call.waitUntil(
       this.#instance.close().catch((thrown: unknown) => console.error('an edge server did not close', thrown)),
     );

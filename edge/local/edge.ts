@@ -21,6 +21,8 @@ const { default: WORKERD } = createRequire(import.meta.url)('workerd') as { read
 const LISTEN_WITHIN_MS = 30_000;
 /** How long it may take to end on its own: open streams keep it, and their clients reconnect anyway. */
 const END_WITHIN_MS = 1_000;
+/** Traces of an origin's missing socket: the caller is told what to do, and addresses of workerd help nobody. */
+const NOISE = /^stack: |^workerd\/jsg\/util\.c\+\+:\d+: error: .*No such file or directory/;
 /** Lines of its output that are kept to explain a start that failed. */
 const KEPT_LINES = 20;
 
@@ -76,6 +78,8 @@ export async function startEdge(options: EdgeOptions): Promise<RunningEdge> {
 
   const child = spawn(WORKERD, ['serve', '--control-fd=3', config], {
     stdio: ['ignore', 'pipe', 'pipe', 'pipe'],
+    // A group of its own: Ctrl-C reaches this process alone, which ends things in their order.
+    detached: true,
     env: { MOORAGE_EDGE_KEY: options.edgeKey, MOORAGE_SESSION_SECRET: options.sessionSecret },
   });
   const exited = endOf(child);
@@ -83,14 +87,15 @@ export async function startEdge(options: EdgeOptions): Promise<RunningEdge> {
   for (const stream of [child.stdout, child.stderr]) {
     if (!stream) continue;
     createInterface({ input: stream }).on('line', (line) => {
+      if (NOISE.test(line)) return;
       if (said.push(line) > KEPT_LINES) said.shift();
       options.log(line);
     });
   }
   let listening: number;
   try {
-    listening = await listeningPort(child, exited);
     await writeFile(pidFile, String(child.pid));
+    listening = await listeningPort(child, exited);
   } catch (thrown) {
     await end(child, exited);
     throw thrown instanceof EdgeStartError ? explained(thrown, said, `${host}:${port}`) : thrown;
@@ -162,7 +167,12 @@ async function endLeftover(pidFile: string, config: string): Promise<void> {
     return argv.includes('serve') && argv.includes(config);
   };
   for (let waited = 0; await isOurs(); waited += 50) {
-    process.kill(pid, waited < END_WITHIN_MS ? 'SIGTERM' : 'SIGKILL');
+    try {
+      process.kill(pid, waited < END_WITHIN_MS ? 'SIGTERM' : 'SIGKILL');
+    } catch {
+      // It ended between the look and the signal.
+      break;
+    }
     await delay(50);
   }
   await rm(pidFile, { force: true });

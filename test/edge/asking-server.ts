@@ -48,6 +48,13 @@ export default function askingServer(): McpServer {
     return text('changed');
   });
 
+  server.registerTool('ask_then_change', { inputSchema: z.object({}) }, async (_, context) => {
+    const requestedSchema = { type: 'object' as const, properties: {} };
+    await context.mcpReq.elicitInput({ message: 'Shall I?', requestedSchema });
+    server.sendToolListChanged();
+    return text('told');
+  });
+
   // Ends only when it is cancelled; says once that it has begun.
   server.registerTool('wait', { inputSchema: z.object({}) }, async (_, context) => {
     await context.mcpReq.notify({ method: 'notifications/message', params: { level: 'error', data: 'waiting' } });

@@ -69,6 +69,39 @@ describe('time', () => {
   });
 });
 
+test('a slow call and a silent stream are kept alive by comments', async () => {
+  const wire = new WireClient(() => edge.url, 'asking');
+  await wire.initialize();
+  const calling = { jsonrpc: '2.0', id: 5, method: 'tools/call', params: { name: 'wait', arguments: {} } } as const;
+  const [call, stream] = [new EventReader(await wire.post(calling)), new EventReader(await wire.get())];
+  for (const reader of [call, stream]) {
+    for (let block = await reader.block(); block !== ': keep-alive'; block = await reader.block()) {
+      expect(block).not.toBeNull();
+    }
+  }
+  await wire.request('DELETE');
+});
+
+test('a client that leaves in the middle of a call does not cancel it', async () => {
+  const wire = new WireClient(() => edge.url, 'asking');
+  await wire.initialize();
+  const calling = {
+    jsonrpc: '2.0',
+    id: 5,
+    method: 'tools/call',
+    params: { name: 'ask_then_change', arguments: {} },
+  } as const;
+  const reader = new EventReader(await wire.post(calling));
+  const question = (await reader.message()) as { id: string };
+  await reader.cancel();
+  const answer = { jsonrpc: '2.0', id: question.id, result: { action: 'accept', content: { name: 'Ada' } } } as const;
+  await wire.post(answer);
+  // The call goes on with the answer, and what it then says to the session arrives on the session's stream.
+  expect(await new EventReader(await wire.get()).message()).toMatchObject({
+    method: 'notifications/tools/list_changed',
+  });
+});
+
 describe.each(['asking', 'asking-v1'])('%s', (server) => {
   test.each([
     ['ask_name', 'accept {"name":"Ada"}'],

@@ -61,6 +61,19 @@ describe('carrying', () => {
     });
   });
 
+  test.each(['JSON', 'an event stream'])('10 MB each way, answered as %s', async (form) => {
+    edge.origin.handler = once(({ message }, response) => {
+      const { text } = (message as typeof callTool & { params: { text: string } }).params;
+      if (form === 'JSON') return json(response, result(message, { text }));
+      response.writeHead(200, stream).end(event(result(message, { text })));
+    });
+    const wire = await opened();
+    const text = 'ä'.repeat(5 * 1024 * 1024);
+    const response = await wire.post({ ...callTool, params: { text } });
+    const answer = form === 'JSON' ? await response.json() : await new EventReader(response).message();
+    expect((answer as { result: { text: string } }).result.text === text).toBe(true);
+  });
+
   test('notifications and responses are taken with 202', async () => {
     const wire = await opened();
     const cancelled = { jsonrpc: '2.0', method: 'notifications/cancelled', params: { requestId: 1 } } as const;

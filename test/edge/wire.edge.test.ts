@@ -147,7 +147,7 @@ describe('a POST', () => {
   ])('%s is refused so that clients fall back', async (_, message) => {
     const response = await client().post(JSON.stringify(message));
     expect(response.status).toBe(400);
-    expect(await response.json()).toMatchObject({ error: { data: { requested: '2026-07-28' } } });
+    expect(await response.json()).toMatchObject({ error: { code: -32022, data: { requested: '2026-07-28' } } });
   });
 });
 
