@@ -117,6 +117,9 @@ export const configSchema = z.strictObject({
     .default({ id: 'local' }),
 });
 
+/** What `moorage.jsonc` holds, before it is checked: for programs that write it as an object. */
+export type ConfigInput = z.input<typeof configSchema>;
+
 export interface Config {
   readonly servers: ReadonlyMap<string, ServerEntry>;
   readonly edge: { readonly host: string; readonly port: number };
@@ -146,6 +149,11 @@ export function parseConfig(text: string): Config {
     const line = text.slice(0, first.offset).split('\n').length;
     throw new ConfigError([`line ${line}: this is not JSON (${printParseErrorCode(first.error)})`]);
   }
+  return parseConfigObject(value);
+}
+
+/** The value of such a text, as a program writes it, to a configuration. @throws ConfigError. */
+export function parseConfigObject(value: unknown): Config {
   const parsed = configSchema.safeParse(value);
   if (!parsed.success) throw new ConfigError(describe(parsed.error, []));
   const problems: string[] = [];

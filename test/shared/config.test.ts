@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { ConfigError, machineOf, parseConfig } from '../../shared/config.ts';
+import { ConfigError, machineOf, parseConfig, parseConfigObject } from '../../shared/config.ts';
 
 const problems = (text: string) => {
   try {
@@ -78,6 +78,13 @@ describe('moorage.jsonc', () => {
 
   test('all faults are told at once', () => {
     expect(problems(withServers({ a: {}, b: { command: 'x', limits: { memory: 'x', disk: 'y' } } }))).toHaveLength(3);
+  });
+
+  test('an object is read like its text', () => {
+    const value = { mcpServers: { a: { command: 'x', limits: { memory: '1G' } } } };
+    expect(parseConfigObject(value)).toEqual(parseConfig(JSON.stringify(value)));
+    expect(() => parseConfigObject({ mcpServers: { a: {} } })).toThrow(ConfigError);
+    expect(() => parseConfigObject(undefined)).toThrow(ConfigError);
   });
 
   test('a prototype is not a server', () => {
