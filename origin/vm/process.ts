@@ -215,8 +215,15 @@ class OutputStream extends Readable {
     if (!this.destroyed) this.push(null);
   }
 
-  override _read(): void {
+  /** Every way of consuming a stream comes through here, and only after it is a chunk out of the buffer. */
+  override read(size?: number): unknown {
+    const chunk: unknown = super.read(size);
     this.#settle();
+    return chunk;
+  }
+
+  override _read(): void {
+    // Data comes by itself, as far as the credit allows.
   }
 
   override _destroy(error: Error | null, done: (error: Error | null) => void): void {
@@ -224,7 +231,7 @@ class OutputStream extends Readable {
     done(error);
   }
 
-  /** Credits what left the buffer. Called whenever the buffer runs low, which is before the sender runs dry. */
+  /** Credits what left the buffer. */
   #settle(): void {
     if (!this.destroyed) this.#consume(this.#received - this.readableLength - this.#consumed);
   }

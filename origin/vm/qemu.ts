@@ -173,6 +173,7 @@ class QemuMachine implements RunningMachine, Pausable {
     const abort = () =>
       failure.reject(new MachineError('boot-aborted', `the boot of "${this.#spec.key}" was cancelled`));
     signal?.addEventListener('abort', abort, { once: true });
+    if (signal?.aborted) abort();
     this.#aliveSignal.promise.then(() => clearTimeout(aliveTimer));
     this.gone.then(({ reason }) =>
       failure.reject(

@@ -79,6 +79,19 @@ test('credit goes back only for what was read', async () => {
   expect(credits()).toBeGreaterThan(WINDOW / 2);
 });
 
+test.each([undefined, 1000])(
+  'a reader who empties a full stream at once (by %s) gets the sender going again',
+  async (size) => {
+    const guest = await withProcess();
+    for (let sent = 0; sent < WINDOW; sent += 32 * 1024)
+      guest.say(encodeFrame(FRAME.stdout, 1, Buffer.alloc(32 * 1024)));
+    await new Promise(setImmediate);
+    while (guest.child.stdout.read(size) !== null);
+    const credits = guest.sent.filter(({ type }) => type === FRAME.credit).map((frame) => decodeCredit(frame).bytes);
+    expect(credits.reduce((sum, bytes) => sum + bytes, 0)).toBeGreaterThan(WINDOW / 2);
+  },
+);
+
 test('a stream that its owner destroyed keeps being drained, so that the process can go on', async () => {
   const guest = await withProcess();
   guest.child.stdout.destroy();

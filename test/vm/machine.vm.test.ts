@@ -1,0 +1,235 @@
+/** Real guests on this host's QEMU, with KVM where it works and software emulation elsewhere. */
+import { type ChildProcess, execFile, spawn } from 'node:child_process';
+import { createHash, randomBytes } from 'node:crypto';
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { Readable } from 'node:stream';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { promisify } from 'node:util';
+import { afterAll, beforeAll, describe, expect, inject, test } from 'vitest';
+import { type AppImage, ensureApp } from '../../origin/images/app.ts';
+import { defaultCacheDir } from '../../origin/images/cache.ts';
+import { ensureMachineImage } from '../../origin/images/machine-image.ts';
+import type { MachineImage, MachineSpec, Pausable, RunningMachine, ServerProcess } from '../../origin/vm/driver.ts';
+import { processStart } from '../../origin/vm/pid.ts';
+import { QemuDriver } from '../../origin/vm/qemu.ts';
+
+const cacheDir = defaultCacheDir();
+const quiet = () => undefined;
+const fixture = (name: string) => new URL(`./fixtures/${name}`, import.meta.url).pathname;
+
+let folder: string;
+let image: MachineImage;
+let app: AppImage;
+let driver: QemuDriver;
+let machine: RunningMachine & Pausable;
+
+function specOf(name: string, withApp = false): MachineSpec {
+  const files = withApp && app.path !== undefined ? { ...image, app: app.path } : image;
+  return { key: name, dir: join(folder, name), image: files, memoryMiB: 256, cpus: 1, diskMiB: 256, hostname: name };
+}
+
+const shell = (script: string, on: RunningMachine = machine) =>
+  on.spawn({ argv: ['sh', '-c', script], env: { GREETING: 'hello' }, cwd: '/data/work' });
+
+const text = async (stream: Readable) => Buffer.concat(await stream.toArray()).toString();
+
+async function output(script: string, on?: RunningMachine): Promise<string> {
+  const child = await shell(script, on);
+  child.stdin.end();
+  child.stderr.resume();
+  return text(child.stdout);
+}
+
+/** A round trip that overtakes nothing: whatever could have moved before it has moved. */
+async function settle(): Promise<void> {
+  for (let turn = 0; turn < 3; turn += 1) await output('true');
+}
+
+beforeAll(async () => {
+  if (!inject('guests')) return;
+  folder = mkdtempSync(join(tmpdir(), 'moorage-vm-'));
+  const files = join(folder, 'files');
+  mkdirSync(files);
+  writeFileSync(join(files, 'hello.js'), `console.log('from the image', process.version.split('.')[0]);`);
+  const recipe = { servers: { hello: { npm: [], files } } };
+  [image, app] = await Promise.all([ensureMachineImage(cacheDir, quiet), ensureApp(cacheDir, recipe, quiet)]);
+  driver = new QemuDriver({ cacheDir });
+  machine = await driver.boot(specOf('shared', true), quiet);
+});
+
+afterAll(async () => {
+  machine?.kill();
+  await machine?.gone;
+  if (folder !== undefined) rmSync(folder, { recursive: true, force: true });
+});
+
+describe.runIf(inject('guests'))('a machine', () => {
+  test('has its name, the time, its own writable root, and no network', async () => {
+    expect((await output('hostname; echo $GREETING; pwd')).split('\n')).toEqual(['shared', 'hello', '/data/work', '']);
+    expect(Math.abs(Number(await output('date +%s')) * 1000 - Date.now())).toBeLessThan(600_000);
+    expect(
+      await output(
+        'echo // changed >>/opt/mcp/hello/files/hello.js; tail -n1 /opt/mcp/hello/files/hello.js; ls /sys/class/net',
+      ),
+    ).toMatch(/^\/\/ changed\nlo\n$/);
+  });
+
+  test('runs what the application image brings', async () => {
+    expect(await output('node /opt/mcp/hello/files/hello.js')).toMatch(/^from the image v\d+\n$/);
+  });
+
+  test('echoes 5 MB intact, and a reader who waits makes the writer wait', async () => {
+    const data = randomBytes(5 * 1024 * 1024);
+    const child = await shell('cat');
+    let written = false;
+    child.stdin.end(data, () => {
+      written = true;
+    });
+    await settle();
+    expect(written).toBe(false);
+    const hash = createHash('sha256');
+    for await (const chunk of child.stdout) hash.update(chunk as Buffer);
+    expect(hash.digest('hex')).toBe(createHash('sha256').update(data).digest('hex'));
+    expect(await child.exited).toEqual({ code: 0, signal: null });
+  });
+
+  test('keeps the output of 20 processes apart', async () => {
+    const run = async (id: number) => {
+      const child = await shell(`read word; for i in $(seq 200); do echo "${id} $word $i"; done`);
+      child.stdin.end(`word${id}\n`);
+      return text(child.stdout);
+    };
+    const outputs = await Promise.all(Array.from({ length: 20 }, (_, id) => run(id)));
+    for (const [id, lines] of outputs.entries()) {
+      expect(lines).toBe(Array.from({ length: 200 }, (_, i) => `${id} word${id} ${i + 1}\n`).join(''));
+    }
+  });
+
+  test('keeps standard error apart', async () => {
+    const child = await shell('echo out; echo err >&2');
+    expect(await Promise.all([text(child.stdout), text(child.stderr)])).toEqual(['out\n', 'err\n']);
+  });
+
+  test.each([0, 1, 77])('reports exit code %i', async (code) => {
+    const child = await shell(`exit ${code}`);
+    expect(await child.exited).toEqual({ code, signal: null });
+  });
+
+  test('delivers signals to the whole group and reports them', async () => {
+    const child = await shell('sleep 1000 & echo started; wait');
+    await new Promise((resolve) => child.stdout.once('data', resolve));
+    child.kill();
+    expect(await child.exited).toEqual({ code: null, signal: 'SIGTERM' });
+    const stubborn = await shell(`trap '' TERM; echo started; while true; do sleep 0.1; done`);
+    await new Promise((resolve) => stubborn.stdout.once('data', resolve));
+    stubborn.kill('SIGTERM');
+    stubborn.kill('SIGKILL');
+    expect(await stubborn.exited).toEqual({ code: null, signal: 'SIGKILL' });
+    expect(await output('pgrep sleep; true')).toBe('');
+  });
+
+  test('says why a program does not start', async () => {
+    const attempt = machine.spawn({ argv: ['no-such-program'], env: {}, cwd: '/' });
+    await expect(attempt).rejects.toMatchObject({ code: 'spawn-failed', message: expect.stringContaining('ENOENT') });
+    const huge = machine.spawn({ argv: ['true'], env: { BIG: 'x'.repeat(200_000) }, cwd: '/' });
+    await expect(huge).rejects.toMatchObject({ code: 'spawn-failed' });
+  });
+
+  test('pauses and goes on', async () => {
+    const child = await shell('cat');
+    await machine.pause();
+    child.stdin.end('later');
+    await machine.resume();
+    expect(await text(child.stdout)).toBe('later');
+  });
+
+  test('belongs to one owner', async () => {
+    await expect(driver.boot(specOf('shared'), quiet)).rejects.toMatchObject({ code: 'machine-busy' });
+    const other = new QemuDriver({ cacheDir });
+    await expect(other.boot(specOf('shared'), quiet)).rejects.toMatchObject({ code: 'machine-busy' });
+  });
+
+  test('keeps what was synced through kill -9, and tells everyone that it is gone', async () => {
+    const child: ServerProcess = await shell('cat');
+    await output('echo precious >/data/note; echo installed >/root/upper-note');
+    await Promise.all([machine.sync(), machine.sync(), machine.sync()]);
+    machine.kill();
+    expect((await machine.gone).reason).toBe('it was killed');
+    expect(await child.exited).toEqual({ code: null, signal: 'SIGKILL' });
+    await expect(machine.sync()).rejects.toMatchObject({ code: 'machine-gone' });
+    await expect(shell('true')).rejects.toMatchObject({ code: 'machine-gone' });
+    machine = await driver.boot(specOf('shared', true), quiet);
+    expect(await output('cat /data/note /root/upper-note')).toBe('precious\ninstalled\n');
+  });
+
+  test('stops with its file system unmounted', async () => {
+    const child = await shell('cat');
+    await machine.stop();
+    expect(await child.exited).toEqual({ code: null, signal: 'SIGTERM' });
+    // Superblock at 1024; incompatible features at 96, of which bit 2 asks for a journal recovery.
+    const superblock = readFileSync(join(folder, 'shared/disk.ext4')).subarray(1024, 2048);
+    expect(superblock.readUInt16LE(56)).toBe(0xef53);
+    expect(superblock.readUInt32LE(96) & 4).toBe(0);
+    expect(existsSync(join(folder, 'shared/qemu.pid'))).toBe(false);
+  });
+});
+
+describe.runIf(inject('guests'))('booting', () => {
+  test('can be cancelled', async () => {
+    const cancel = new AbortController();
+    const boot = driver.boot(specOf('cancelled'), () => cancel.abort(), cancel.signal);
+    await expect(boot).rejects.toMatchObject({ code: 'boot-aborted' });
+    expect(existsSync(join(folder, 'cancelled/qemu.pid'))).toBe(false);
+  });
+
+  test('refuses a host name that could carry kernel arguments', async () => {
+    const spec = { ...specOf('x'), hostname: 'x init=/bin/sh' };
+    await expect(driver.boot(spec, quiet)).rejects.toMatchObject({ code: 'boot-aborted' });
+  });
+
+  test('QEMU dies with its agent', async () => {
+    const pid = await killedAgent('orphan', 'die');
+    while (processStart(pid) !== undefined) await sleep(10);
+  });
+
+  test('a QEMU that outlived its agent is ended before its disk is used again', async () => {
+    const pid = await killedAgent('orphan', 'leave');
+    expect(processStart(pid)).toBeDefined();
+    const steps: string[] = [];
+    const again = await driver.boot(specOf('orphan'), (step) => steps.push(step));
+    expect(processStart(pid)).toBeUndefined();
+    expect(steps[0]).toMatch(/dead agent/);
+    expect(await output('cat /data/note', again)).toBe('kept\n');
+    again.kill();
+    await again.gone;
+  });
+});
+
+/** Runs an agent until its machine is up, kills it, and returns the process id of the QEMU it had. */
+async function killedAgent(name: string, mode: 'die' | 'leave'): Promise<number> {
+  const agent: ChildProcess = spawn(process.execPath, [fixture('agent.ts'), join(folder, name), mode], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  const ended = new Promise<void>((resolve) => agent.once('exit', () => resolve()));
+  await Promise.race([new Promise((resolve) => agent.stdout?.once('data', resolve)), ended]);
+  const { pid } = JSON.parse(readFileSync(join(folder, name, 'qemu.pid'), 'utf8')) as { pid: number };
+  agent.kill('SIGKILL');
+  await ended;
+  return pid;
+}
+
+test.runIf(inject('guests'))('two processes that build the images at once share one build', async () => {
+  const cache = mkdtempSync(join(tmpdir(), 'moorage-cache-'));
+  try {
+    const build = () => promisify(execFile)(process.execPath, [fixture('build.ts'), cache]);
+    const [one, two] = await Promise.all([build(), build()]);
+    expect(one.stdout).toBe(two.stdout);
+    expect((one.stderr + two.stderr).match(/^packing base image$/gm)).toHaveLength(1);
+    const again = await build();
+    expect(again).toEqual({ stdout: one.stdout, stderr: '' });
+  } finally {
+    rmSync(cache, { recursive: true, force: true });
+  }
+});
