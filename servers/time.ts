@@ -56,7 +56,7 @@ const answer = (value: unknown) => ({ content: [{ type: 'text' as const, text: J
 
 function isZone(name: string): boolean {
   try {
-    new Intl.DateTimeFormat('en', { timeZone: name });
+    formatOf(name);
     return true;
   } catch {
     // RangeError is how Intl says that it does not know a zone.
@@ -64,18 +64,33 @@ function isZone(name: string): boolean {
   }
 }
 
-/** Milliseconds by which the wall clock of `timezone` is ahead of UTC at `instant`. */
-function offsetOf(instant: Date, timezone: string): number {
-  const parts = new Intl.DateTimeFormat('en', {
+/** A formatter costs far more to make than to use. Some 600 zones exist, under more spellings than can be kept. */
+const formats = new Map<string, Intl.DateTimeFormat>();
+const MAX_FORMATS = 1000;
+
+/** @throws RangeError when `Intl` does not know the zone. */
+function formatOf(timezone: string): Intl.DateTimeFormat {
+  const known = formats.get(timezone);
+  if (known) return known;
+  const format = new Intl.DateTimeFormat('en', {
     timeZone: timezone,
     hourCycle: 'h23',
+    weekday: 'long',
     year: 'numeric',
     month: '2-digit',
     day: '2-digit',
     hour: '2-digit',
     minute: '2-digit',
     second: '2-digit',
-  }).formatToParts(instant);
+  });
+  if (formats.size >= MAX_FORMATS) formats.clear();
+  formats.set(timezone, format);
+  return format;
+}
+
+/** Milliseconds by which the wall clock of `timezone` is ahead of UTC at `instant`. */
+function offsetOf(instant: Date, timezone: string): number {
+  const parts = formatOf(timezone).formatToParts(instant);
   const part = (type: Intl.DateTimeFormatPartTypes) => Number(parts.find((p) => p.type === type)?.value);
   const wall = Date.UTC(part('year'), part('month') - 1, part('day'), part('hour'), part('minute'), part('second'));
   return wall - Math.floor(instant.getTime() / 1000) * 1000;
@@ -90,6 +105,11 @@ function instantOf(now: Date, time: string, timezone: string): Date {
   return new Date(wall - offsetOf(guess, timezone));
 }
 
+const weekdayOf = (instant: Date, timezone: string): string =>
+  formatOf(timezone)
+    .formatToParts(instant)
+    .find((part) => part.type === 'weekday')?.value ?? '';
+
 function describe(instant: Date, timezone: string): { timezone: string; datetime: string; day_of_week: string } {
   const offset = offsetOf(instant, timezone);
   const minutes = Math.abs(offset) / 60_000;
@@ -98,6 +118,6 @@ function describe(instant: Date, timezone: string): { timezone: string; datetime
   return {
     timezone,
     datetime: `${local}${offset < 0 ? '-' : '+'}${two(minutes / 60)}:${two(minutes % 60)}`,
-    day_of_week: new Intl.DateTimeFormat('en', { timeZone: timezone, weekday: 'long' }).format(instant),
+    day_of_week: weekdayOf(instant, timezone),
   };
 }

@@ -33,20 +33,23 @@ export async function joinSession(
 /** The answer to a GET. */
 export async function openStream(env: Env, session: string, principal: string): Promise<Response> {
   const socket = await joinSession(env, session, principal);
-  return socket instanceof Response ? socket : new Response(streamOf(socket), { headers: STREAM_HEADERS });
+  // The refusal of an object is copied: headers of a fetched response cannot be added to.
+  if (socket instanceof Response) return new Response(socket.body, socket);
+  return new Response(streamOf(socket), { headers: STREAM_HEADERS });
 }
 
 function streamOf(socket: WebSocket): ReadableStream<Uint8Array> {
   const encoder = new TextEncoder();
   let timer: ReturnType<typeof setInterval> | null = null;
+  let open = true;
   const leave = (code: number, reason: string) => {
+    open = false;
     clearInterval(timer);
     socket.close(code, reason);
   };
   return new ReadableStream<Uint8Array>(
     {
       start(controller) {
-        let open = true;
         const close = () => {
           if (!open) return;
           open = false;
@@ -58,7 +61,7 @@ function streamOf(socket: WebSocket): ReadableStream<Uint8Array> {
           controller.enqueue(bytes);
           if ((controller.desiredSize ?? 0) > 0) return;
           leave(1013, 'the client does not read its stream');
-          close();
+          controller.close();
         };
         socket.addEventListener('message', ({ data }) => {
           if (typeof data === 'string') write(eventOf(data));

@@ -176,6 +176,16 @@ describe('a session', () => {
     expect((await (await opened()).get({ accept: 'application/json' })).status).toBe(406);
   });
 
+  test('a page of this host sees that its session has ended', async () => {
+    const wire = await opened();
+    await wire.request('DELETE');
+    const response = await wire.get({ origin: 'http://localhost:6274' });
+    expect([response.status, response.headers.get('access-control-allow-origin')]).toEqual([
+      404,
+      'http://localhost:6274',
+    ]);
+  });
+
   test('other methods', async () => {
     const response = await client().request('PUT', { body: '{}' });
     expect(response.status).toBe(405);
