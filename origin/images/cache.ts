@@ -8,7 +8,7 @@
  */
 import { createHash, randomUUID } from 'node:crypto';
 import { type Dirent, existsSync, readdirSync, readFileSync } from 'node:fs';
-import { link, mkdir, readFile, rename, rm, stat, unlink, writeFile } from 'node:fs/promises';
+import { link, mkdir, open, readdir, readFile, rename, rm, stat, unlink, writeFile } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -74,15 +74,35 @@ export async function ensureBuilt(
       'building',
       `${kind}-${digest.slice(0, 8)}-${process.pid}-${randomUUID().slice(0, 8)}`,
     );
+    await sweep(join(root, 'building'));
     await mkdir(temporary, { recursive: true, mode: 0o700 });
     try {
       await build(temporary);
+      await persist(temporary);
       await publish(temporary, final);
     } finally {
       await rm(temporary, { recursive: true, force: true });
     }
     return final;
   });
+}
+
+/** Removes what builders that died have left; their process id is part of the name. */
+async function sweep(building: string): Promise<void> {
+  for (const name of await readdir(building).catch((): string[] => [])) {
+    const pid = Number(/-(\d+)-[0-9a-f]{8}$/.exec(name)?.[1]);
+    if (processStart(pid) === undefined) await rm(join(building, name), { recursive: true, force: true });
+  }
+}
+
+/** Flushes the folder's own files, so that after a power cut what has the final name also has its content. */
+async function persist(folder: string): Promise<void> {
+  for (const entry of await readdir(folder, { withFileTypes: true })) {
+    if (!entry.isFile()) continue;
+    const file = await open(join(folder, entry.name), 'r');
+    await file.sync();
+    await file.close();
+  }
 }
 
 async function publish(temporary: string, final: string): Promise<void> {

@@ -49,7 +49,15 @@ function readOnlyDisk(name: string, filename: string): string[] {
 }
 
 function kernelArguments(spec: MachineSpec, accelerator: 'kvm' | 'tcg', tscKhz: number | undefined): string {
-  const list = ['console=ttyS0', 'quiet', 'loglevel=4', 'reboot=t', 'panic=-1', `moorage.hostname=${spec.hostname}`];
+  const list = [
+    'console=ttyS0',
+    'quiet',
+    'loglevel=4',
+    'reboot=t',
+    'panic=-1',
+    'cryptomgr.notests',
+    `moorage.hostname=${spec.hostname}`,
+  ];
   if (accelerator === 'tcg') {
     // Emulated timers make the kernel's calibration of the counter fail at times, and the guest then hangs for ever.
     list.push('tsc=reliable', 'clocksource=tsc');

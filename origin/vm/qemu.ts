@@ -143,7 +143,12 @@ class QemuMachine implements RunningMachine, Pausable {
     this.accelerator = accelerator;
     const [file = '', ...args] = command;
     this.#child = spawn(file, args, { cwd: spec.dir, stdio: ['ignore', 'pipe', 'pipe', 'pipe', 'pipe'] });
-    if (this.#child.pid !== undefined) claim(spec.dir, this.#child.pid);
+    try {
+      if (this.#child.pid !== undefined) claim(spec.dir, this.#child.pid);
+    } catch (error) {
+      this.#child.kill('SIGKILL');
+      throw error;
+    }
     let head = '';
     this.#child.stdout?.on('data', (data: Buffer) => {
       this.#console.push(data);
@@ -201,6 +206,8 @@ class QemuMachine implements RunningMachine, Pausable {
     const { grace, stop } = DEADLINES[this.accelerator];
     const timer = setTimeout(() => this.#end('it did not shut down in time and was ended'), stop);
     this.#reason ??= 'it was shut down';
+    // A paused guest could not answer; for a running one this changes nothing.
+    await this.#qmp.command('cont', MONITOR_DEADLINE_MS).catch(() => undefined);
     // The guest powers off right after its answer, or instead of it: `gone` tells, the timer bounds.
     this.#channel.control('shutdown', stop, { graceMs: grace }).catch(() => undefined);
     await this.gone;

@@ -164,8 +164,9 @@ describe.runIf(inject('guests'))('a machine', () => {
     expect(await output('cat /data/note /root/upper-note')).toBe('precious\ninstalled\n');
   });
 
-  test('stops with its file system unmounted', async () => {
+  test('stops with its file system unmounted, even when paused', async () => {
     const child = await shell('cat');
+    await machine.pause();
     await machine.stop();
     expect(await child.exited).toEqual({ code: null, signal: 'SIGTERM' });
     // Superblock at 1024; incompatible features at 96, of which bit 2 asks for a journal recovery.
