@@ -6,10 +6,11 @@ export interface Call {
   args: Record<string, string>;
 }
 
+/** What a client can tell; one that only connects tells nothing. */
 export interface Outcome {
-  tools: string[];
+  tools?: string[];
   /** The text blocks of the call's result, joined by line feeds. */
-  text: string;
+  text?: string;
 }
 
 export interface RunOptions {
@@ -18,6 +19,11 @@ export interface RunOptions {
 }
 
 export type Run = (url: string, call: Call, options?: RunOptions) => Promise<Outcome>;
+
+/** Thrown by a client that this machine cannot run: it is skipped, not failed. */
+export class Unavailable extends Error {
+  override readonly name = 'Unavailable';
+}
 
 interface Block {
   type: string;
@@ -35,4 +41,10 @@ export function textOf(result: unknown): string {
 export function namesOf(result: unknown): string[] {
   const { tools = [] } = result as { tools?: { name: string }[] };
   return tools.map((tool) => tool.name);
+}
+
+/** `found`, or the error that a client deserves whose list lacks the tool. */
+export function present<T>(found: T | undefined, tool: string, listed: readonly string[]): T {
+  if (found === undefined) throw new Error(`The client does not list "${tool}" but: ${listed.join(', ')}`);
+  return found;
 }

@@ -10,7 +10,7 @@ export const run: Run = async (url, { tool, args }, { headers = {} } = {}) => {
   const ask = async (...method: string[]): Promise<unknown> => {
     const sent = Object.entries(headers).flatMap(([name, value]) => ['--header', `${name}: ${value}`]);
     const target = ['--cli', url, '--transport', 'http', ...sent, '--method', ...method];
-    return JSON.parse(await runScript(commandOf('mcp-inspector'), target));
+    return JSON.parse(await runScript(await commandOf('@modelcontextprotocol/inspector', 'mcp-inspector'), target));
   };
   const pairs = Object.entries(args).flatMap(([name, value]) => ['--tool-arg', `${name}=${value}`]);
   return {

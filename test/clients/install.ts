@@ -1,55 +1,93 @@
 /**
- * Owns the clients too heavy for the project's own dependencies: installed at pinned versions, on demand, into
- * `$MOORAGE_CACHE/clients` or `~/.cache/moorage/clients`.
+ * Owns the clients too heavy for the project's own dependencies: npm packages at pinned versions, installed on demand
+ * into folders of their own under `$MOORAGE_CACHE/clients` or `~/.cache/moorage/clients`.
+ *
+ * A folder is a set of clients that go together: a dependency that two of them want in different versions stays apart.
  */
 import { spawn } from 'node:child_process';
 import { mkdir, readFile } from 'node:fs/promises';
+import { createRequire } from 'node:module';
 import { homedir } from 'node:os';
-import { join } from 'node:path';
+import { delimiter, dirname, join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 
-const pinned = {
-  '@modelcontextprotocol/inspector': '2.12.0',
-  mcporter: '0.12.3',
-  'mcp-remote': '0.15.1',
-};
+const sets = {
+  commands: {
+    '@modelcontextprotocol/inspector': '2.12.0',
+    mcporter: '0.12.3',
+    'mcp-remote': '0.15.1',
+  },
+  frameworks: {
+    '@ai-sdk/mcp': '2.0.99',
+    '@openai/agents': '0.20.0',
+    '@mastra/mcp': '2.0.0',
+    '@langchain/mcp-adapters': '1.1.4',
+  },
+  gemini: { '@google/gemini-cli': '0.61.0' },
+} as const;
 
-export type Installed = keyof typeof pinned;
+type SetName = keyof typeof sets;
+export type Installed = { [S in SetName]: keyof (typeof sets)[S] }[SetName];
 
-function clientsDir(): string {
+export function clientsDir(): string {
   return join(process.env.MOORAGE_CACHE ?? join(homedir(), '.cache', 'moorage'), 'clients');
 }
 
-/** The script behind a package's command. `installClients` has run before. */
-export function commandOf(command: string): string {
-  return join(clientsDir(), 'node_modules', '.bin', command);
+/** The script behind a package's command, installed when it is not. */
+export async function commandOf(name: Installed, command: string): Promise<string> {
+  return join(await installed(name), 'node_modules', '.bin', command);
 }
 
-export async function versionOf(name: Installed): Promise<string | undefined> {
-  const manifest = join(clientsDir(), 'node_modules', name, 'package.json');
-  const text = await readFile(manifest, 'utf8').catch(() => undefined);
-  return text && (JSON.parse(text) as { version: string }).version;
+/** A package as a module, installed when it is not. `T` is what its caller uses of it. */
+export async function load<T>(name: Installed): Promise<T> {
+  const path = createRequire(join(await installed(name), 'package.json')).resolve(name);
+  return (await import(pathToFileURL(path).href)) as T;
 }
 
-export async function installClients(): Promise<void> {
-  const wanted = Object.entries(pinned);
-  const present = await Promise.all(wanted.map(([name, version]) => isAt(name as Installed, version)));
+export function versionOf(name: Installed): string {
+  return new Map<string, string>(Object.entries(sets[setOf(name)])).get(name) as string;
+}
+
+function setOf(name: Installed): SetName {
+  return (Object.keys(sets) as SetName[]).find((set) => Object.hasOwn(sets[set], name)) as SetName;
+}
+
+const installing = new Map<SetName, Promise<void>>();
+
+async function installed(name: Installed): Promise<string> {
+  const set = setOf(name);
+  const folder = join(clientsDir(), set);
+  const started = installing.get(set) ?? install(folder, Object.entries(sets[set]));
+  installing.set(set, started);
+  await started;
+  return folder;
+}
+
+async function install(folder: string, wanted: readonly (readonly [string, string])[]): Promise<void> {
+  const present = await Promise.all(wanted.map(([name, version]) => isAt(folder, name, version)));
   if (present.every(Boolean)) return;
-  await mkdir(clientsDir(), { recursive: true });
+  await mkdir(folder, { recursive: true });
   const specs = wanted.map(([name, version]) => `${name}@${version}`);
-  await npm(['install', '--prefix', clientsDir(), '--save-exact', '--no-audit', '--no-fund', ...specs]);
+  await command('npm', ['install', '--prefix', folder, '--save-exact', '--no-audit', '--no-fund', ...specs]);
 }
 
-async function isAt(name: Installed, version: string): Promise<boolean> {
-  return (await versionOf(name)) === version;
+async function isAt(folder: string, name: string, version: string): Promise<boolean> {
+  const text = await readFile(join(folder, 'node_modules', name, 'package.json'), 'utf8').catch(() => '{}');
+  return (JSON.parse(text) as { version?: string }).version === version;
 }
 
-function npm(args: string[]): Promise<void> {
+/** Runs an installer to its end, with the Node that runs this first on its path. @throws with its last words. */
+export function command(file: string, args: readonly string[]): Promise<void> {
+  const path = [dirname(process.execPath), process.env.PATH ?? ''].join(delimiter);
   return new Promise((resolve, reject) => {
-    const child = spawn('npm', args, { stdio: ['ignore', 'ignore', 'inherit'] });
+    const child = spawn(file, args, { stdio: ['ignore', 'ignore', 'pipe'], env: { ...process.env, PATH: path } });
+    let complained = '';
+    child.stderr.on('data', (chunk: Buffer) => {
+      complained = (complained + chunk.toString()).slice(-2000);
+    });
     child.once('error', reject);
-    child.once('close', (code) => (code === 0 ? resolve() : reject(new Error(`npm install failed with ${code}`))));
+    child.once('close', (code) =>
+      code === 0 ? resolve() : reject(new Error(`${file} ${args[0]} failed with ${code}: ${complained}`)),
+    );
   });
 }
-
-if (import.meta.url === pathToFileURL(process.argv[1] ?? '').href) await installClients();

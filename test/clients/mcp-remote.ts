@@ -9,13 +9,13 @@ import { namesOf, textOf } from './client.ts';
 import { commandOf } from './install.ts';
 
 export const run: Run = (url, { tool, args }, { headers = {} } = {}) =>
-  withHome(async (home, env) => {
+  withHome(async ({ path, env }) => {
     const sent = Object.entries(headers).flatMap(([name, value]) => ['--header', `${name}:${value}`]);
     const transport = new StdioClientTransport({
       command: process.execPath,
-      args: [commandOf('mcp-remote'), url, '--allow-http', '--transport', 'http-only', ...sent],
-      cwd: home,
-      env,
+      args: [await commandOf('mcp-remote', 'mcp-remote'), url, '--allow-http', '--transport', 'http-only', ...sent],
+      cwd: path,
+      env: { ...env },
       stderr: 'ignore',
     });
     const client = new Client({ name: 'moorage-judge', version: '1.0.0' });

@@ -7,10 +7,10 @@ import { namesOf } from './client.ts';
 import { commandOf } from './install.ts';
 
 export const run: Run = async (url, { tool, args }, { headers = {} } = {}) => {
-  const ask = (command: string, ...rest: string[]): Promise<string> => {
+  const ask = async (command: string, ...rest: string[]): Promise<string> => {
     const sent = Object.entries(headers).flatMap(([name, value]) => ['--header', `${name}=${value}`]);
     const server = ['--http-url', url, '--allow-http', '--name', 'judged', ...sent];
-    return runScript(commandOf('mcporter'), [command, ...server, ...rest]);
+    return await runScript(await commandOf('mcporter', 'mcporter'), [command, ...server, ...rest]);
   };
   const listed = await ask('list', '--json');
   const called = await ask('call', '--tool', tool, '--args', JSON.stringify(args), '--output', 'text', '--no-oauth');

@@ -6,8 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import type { Exchange } from '../conformance/proxy.ts';
 import { startProxy } from '../conformance/proxy.ts';
-import { installClients } from './install.ts';
-import { contenders } from './run.ts';
+import { contenders } from './contenders.ts';
 
 const { values } = parseArgs({
   options: {
@@ -21,13 +20,12 @@ const { values } = parseArgs({
 /** Left out: what every HTTP client sends and nobody routes on. */
 const dull = /^(connection|host|content-length|transfer-encoding|date|keep-alive|accept-encoding|sec-fetch-.*)$/;
 
-await installClients();
-for (const { name, run } of contenders) {
-  if (values.client && values.client !== name) continue;
-  const proxy = await startProxy(values.url);
+for (const { name, run, endpoint } of contenders) {
+  if (values.client && !name.toLowerCase().includes(values.client.toLowerCase())) continue;
+  const proxy = await startProxy(values.url.replace(/\/mcp$/, `/${endpoint}`));
   const call = { tool: values.tool, args: JSON.parse(values.args) };
   const outcome = await run(proxy.url, call).then(
-    ({ tools, text }) => `${tools.length} tools, ${JSON.stringify(text.slice(0, 100))}`,
+    ({ tools = [], text = '' }) => `${tools.length} tools, ${JSON.stringify(text.slice(0, 100))}`,
     (error: unknown) => `failed: ${error}`,
   );
   await sleep(200);

@@ -1,107 +1,91 @@
 /**
  * Owns the round of all clients against a set of servers. A client that fails is a row in the table, not an exception.
  */
-import { readFile } from 'node:fs/promises';
-import { createRequire } from 'node:module';
-import { dirname, join } from 'node:path';
-import type { Call, Run, RunOptions } from './client.ts';
-import { run as inspector } from './inspector.ts';
-import { installClients, versionOf } from './install.ts';
-import { run as mcpRemote } from './mcp-remote.ts';
-import { run as mcporter } from './mcporter.ts';
-import { run as sdkV1 } from './sdk-v1.ts';
-import { run as sdkV2, runLegacy as sdkV2Legacy } from './sdk-v2.ts';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { startProxy } from '../conformance/proxy.ts';
+import { type Call, type Outcome, type RunOptions, Unavailable } from './client.ts';
+import type { Contender } from './contenders.ts';
+import { eraOf } from './era.ts';
 
-interface Contender {
-  name: string;
-  run: Run;
-  version(): Promise<string | undefined>;
+/** A server, and what clients ask of it. */
+export interface Target {
+  readonly name: string;
+  /** Its Streamable HTTP endpoint, ending in `/mcp` where a client of the older transport is to find `/sse` beside it. */
+  readonly url: string;
+  readonly call: Call;
+  /** What the call's answer has to be. */
+  readonly expected: RegExp;
 }
-
-export const contenders: readonly Contender[] = [
-  { name: 'inspector --cli', run: inspector, version: () => versionOf('@modelcontextprotocol/inspector') },
-  { name: 'mcporter', run: mcporter, version: () => versionOf('mcporter') },
-  { name: 'mcp-remote', run: mcpRemote, version: () => versionOf('mcp-remote') },
-  { name: 'SDK v1', run: sdkV1, version: () => dependencyVersion('@modelcontextprotocol/sdk/client') },
-  { name: 'SDK v2, probing', run: sdkV2, version: () => dependencyVersion('@modelcontextprotocol/client') },
-  { name: 'SDK v2, legacy', run: sdkV2Legacy, version: () => dependencyVersion('@modelcontextprotocol/client') },
-];
 
 export interface Verdict {
-  client: string;
-  version: string | undefined;
-  url: string;
-  ok: boolean;
-  /** The number of tools the client saw. */
-  tools: number;
-  /** What the call answered, or what went wrong. */
-  text: string;
-  milliseconds: number;
+  readonly client: string;
+  readonly version: string;
+  readonly server: string;
+  readonly state: 'ok' | 'failed' | 'skipped';
+  /** The revision on the wire. @see eraOf */
+  readonly era: string | undefined;
+  /** What the client did, or what went wrong, in a few words. */
+  readonly told: string;
+  readonly milliseconds: number;
 }
 
-export interface RoundOptions extends RunOptions {
-  /** The text the call has to answer; without it any answer will do. */
-  expected?: string;
-}
+/** One run of one client, in milliseconds; a machine that is emulated may be slow. */
+const patienceMs = 120_000;
 
 /** Clients go one after another, so that a slow one does not slow another down. */
-export async function runAll(urls: readonly string[], call: Call, options: RoundOptions = {}): Promise<Verdict[]> {
-  await installClients();
+export async function runAll(
+  contenders: readonly Contender[],
+  targets: readonly Target[],
+  onVerdict: (verdict: Verdict) => void,
+  options: RunOptions = {},
+): Promise<Verdict[]> {
   const verdicts: Verdict[] = [];
   for (const contender of contenders) {
-    const version = await contender.version();
-    for (const url of urls) {
-      verdicts.push({ client: contender.name, version, url, ...(await judge(contender, url, call, options)) });
+    for (const target of targets) {
+      const verdict = await judge(contender, target, options);
+      verdicts.push(verdict);
+      onVerdict(verdict);
     }
   }
   return verdicts;
 }
 
-async function judge(
-  { run }: Contender,
-  url: string,
-  call: Call,
-  { expected, ...options }: RoundOptions,
-): Promise<Omit<Verdict, 'client' | 'version' | 'url'>> {
+async function judge(contender: Contender, target: Target, options: RunOptions): Promise<Verdict> {
+  const proxy = await startProxy(target.url.replace(/\/mcp$/, `/${contender.endpoint}`));
   const started = performance.now();
-  const took = () => Math.round(performance.now() - started);
+  const outcome = await within(contender.run(proxy.url, target.call, options)).then(
+    (told) => check(told, target),
+    (error: unknown) => ({ state: error instanceof Unavailable ? 'skipped' : 'failed', told: reason(error) }) as const,
+  );
+  const milliseconds = Math.round(performance.now() - started);
+  const era = eraOf(proxy.exchanges);
+  await proxy.close();
+  return { client: contender.name, version: contender.version, server: target.name, era, milliseconds, ...outcome };
+}
+
+function check({ tools, text }: Outcome, { call, expected }: Target): Pick<Verdict, 'state' | 'told'> {
+  if (tools === undefined || text === undefined) return { state: 'ok', told: 'connects' };
+  if (!tools.includes(call.tool)) return { state: 'failed', told: `lists ${tools.length}, and not ${call.tool}` };
+  if (!expected.test(text)) return { state: 'failed', told: `the call answers ${text}` };
+  return { state: 'ok', told: `lists ${tools.length}, calls ${call.tool}` };
+}
+
+async function within(run: Promise<Outcome>): Promise<Outcome> {
+  const patience = new AbortController();
+  const late = sleep(patienceMs, undefined, { signal: patience.signal, ref: false }).then(() => {
+    throw new Error(`no end after ${patienceMs} ms`);
+  });
   try {
-    const { tools, text } = await run(url, call, options);
-    const ok = tools.includes(call.tool) && (expected === undefined || text === expected);
-    return { ok, tools: tools.length, text, milliseconds: took() };
-  } catch (error) {
-    return { ok: false, tools: 0, text: String(error), milliseconds: took() };
+    return await Promise.race([run, late]);
+  } finally {
+    late.catch(() => {});
+    patience.abort();
   }
 }
 
-export function toMarkdown(verdicts: readonly Verdict[]): string {
-  const urls = [...new Set(verdicts.map(({ url }) => url))];
-  const clients = [...new Set(verdicts.map(({ client }) => client))];
-  const cell = (client: string, url: string): string => {
-    const verdict = verdicts.find((candidate) => candidate.client === client && candidate.url === url);
-    if (!verdict) return '';
-    if (verdict.ok) return `ok, ${verdict.tools} tools, ${verdict.milliseconds} ms`;
-    return `error: ${verdict.text.replaceAll(/\s+/g, ' ').replaceAll('|', '\\|').slice(0, 200)}`;
-  };
-  const row = (cells: string[]) => `| ${cells.join(' | ')} |`;
-  return [
-    row(['Client', 'Version', ...urls]),
-    row(['---', '---', ...urls.map(() => '---')]),
-    ...clients.map((client) => {
-      const version = verdicts.find((verdict) => verdict.client === client)?.version ?? '?';
-      return row([client, version, ...urls.map((url) => cell(client, url))]);
-    }),
-  ].join('\n');
-}
-
-/** `entry` is a path the package exports; the manifest is above it. */
-async function dependencyVersion(entry: string): Promise<string | undefined> {
-  let directory = dirname(createRequire(import.meta.url).resolve(entry));
-  while (directory !== dirname(directory)) {
-    const text = await readFile(join(directory, 'package.json'), 'utf8').catch(() => '{}');
-    const { version } = JSON.parse(text) as { version?: string };
-    if (version) return version;
-    directory = dirname(directory);
-  }
-  return undefined;
+/** The last line that says something: what Python and the commands print before it is the way there. */
+function reason(error: unknown): string {
+  const text = error instanceof Error ? error.message : String(error);
+  const lines = text.split('\n').filter((line) => /\w/.test(line));
+  return (lines.find((line) => /\bError\b|error:/i.test(line)) ?? lines.at(-1) ?? text).trim().slice(0, 300);
 }
