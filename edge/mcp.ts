@@ -153,9 +153,15 @@ async function end(exchange: Exchange): Promise<Response> {
   return new Response(null, { status: 204 });
 }
 
-/** @throws MoorageError `session_required`, or `session_not_found` for ids that were never minted for this server. */
+/** @throws MoorageError `session_required`, `method_not_allowed`, or `session_not_found` for ids that were never minted for this server. */
 async function sessionIdOf({ env, request, server }: Exchange): Promise<string> {
   const id = request.headers.get(SESSION_HEADER);
+  if (id === null && request.method !== 'POST') {
+    // Not 400 and not 404: clients that look for a stream before they initialize give up, or take it for a lost session.
+    throw new MoorageError('method_not_allowed', `Without ${SESSION_HEADER} this endpoint takes POST only.`, {
+      allow: 'POST, OPTIONS',
+    });
+  }
   if (id === null) {
     throw new MoorageError('session_required', `Send initialize first, then its ${SESSION_HEADER} with every request.`);
   }

@@ -14,12 +14,32 @@ import { acceptLink } from './origin/accept.ts';
 import { respondError } from './respond.ts';
 
 /** What pages of this host may do across ports (Fetch standard, "CORS protocol"). */
-const PREFLIGHT = {
-  'access-control-allow-methods': 'POST, GET, DELETE, OPTIONS',
-  'access-control-allow-headers':
-    'content-type, accept, authorization, mcp-session-id, mcp-protocol-version, last-event-id',
-  'access-control-max-age': '86400',
-};
+const METHODS = 'POST, GET, DELETE, OPTIONS';
+const REQUEST_HEADERS = [
+  'content-type',
+  'accept',
+  'authorization',
+  'mcp-session-id',
+  'mcp-protocol-version',
+  'last-event-id',
+  'mcp-method',
+  'mcp-name',
+];
+/** Headers of 2026-07-28 whose names the server's own tools choose. A wildcard would leave `authorization` out. */
+const PARAMETER_HEADER = /^mcp-param-[\w-]+$/i;
+
+function preflight(requested: string | undefined): Response {
+  const asked = (requested ?? '').split(',').map((name) => name.trim());
+  const names = [...REQUEST_HEADERS, ...asked.filter((name) => PARAMETER_HEADER.test(name))];
+  return new Response(null, {
+    status: 204,
+    headers: {
+      'access-control-allow-methods': METHODS,
+      'access-control-allow-headers': names.join(', '),
+      'access-control-max-age': '86400',
+    },
+  });
+}
 
 export const routes = new Hono<{ Bindings: Env }>();
 
@@ -29,7 +49,7 @@ routes.use(async (context, next) => {
   const origin = context.req.header('origin') ?? null;
   checkOrigin(origin);
   if (origin !== null && context.req.method === 'OPTIONS') {
-    context.res = new Response(null, { status: 204, headers: PREFLIGHT });
+    context.res = preflight(context.req.header('access-control-request-headers'));
   } else {
     await next();
   }
