@@ -66,7 +66,7 @@ export async function serveMcp(exchange: Exchange): Promise<Response> {
 
 async function post(exchange: Exchange, read: ReadMessage): Promise<Response> {
   const { message } = read;
-  refuseStateless(exchange.request, message);
+  refuseStateless(message);
   if (isRequest(message) && message.method === 'initialize') return await initialize(exchange, read, message);
   const session = await sessionIdOf(exchange);
   checkVersion(exchange.request);
@@ -153,7 +153,7 @@ async function end(exchange: Exchange): Promise<Response> {
   return new Response(null, { status: 204 });
 }
 
-/** @throws MoorageError `session_required`, `method_not_allowed`, or `session_not_found` for ids that were never minted for this server. */
+/** @throws MoorageError `session_required`, `method_not_allowed`; `session_not_found` for ids never minted for this server. */
 async function sessionIdOf({ env, request, server }: Exchange): Promise<string> {
   const id = request.headers.get(SESSION_HEADER);
   if (id === null && request.method !== 'POST') {
@@ -177,13 +177,16 @@ function checkVersion(request: Request): void {
   if (version !== null && !isLegacyRevision(version)) throw unsupported(version);
 }
 
-/** @throws MoorageError `unsupported_protocol_version` for a message that claims the era without sessions. */
-function refuseStateless(request: Request, message: JsonRpcMessage): void {
+/** @throws MoorageError for a message of the era without sessions: `unsupported_protocol_version`, `invalid_request` for the probe. */
+function refuseStateless(message: JsonRpcMessage): void {
   if (isResponse(message)) return;
+  if (message.method === 'server/discover') {
+    // Any other error than -32022, which says that the server is of that era: its client would not fall back.
+    throw new MoorageError('invalid_request', 'server/discover belongs to 2026-07-28. Send initialize here.');
+  }
   const meta = message.params?._meta;
   const claim = meta !== null && typeof meta === 'object' ? (meta as Record<string, unknown>)[REVISION_META_KEY] : null;
   if (typeof claim === 'string') throw unsupported(claim);
-  if (message.method === 'server/discover') throw unsupported(request.headers.get(VERSION_HEADER) ?? '2026-07-28');
 }
 
 function unsupported(requested: string): MoorageError {

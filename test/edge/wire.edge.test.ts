@@ -138,14 +138,14 @@ describe('a POST', () => {
     }
   });
 
-  test.each([
-    ['server/discover', { jsonrpc: '2.0', id: 1, method: 'server/discover' }],
-    [
-      'a claim of the stateless era',
-      { ...list, params: { _meta: { 'io.modelcontextprotocol/protocolVersion': '2026-07-28' } } },
-    ],
-  ])('%s is refused so that clients fall back', async (_, message) => {
-    const response = await client().post(JSON.stringify(message));
+  test('server/discover is refused as by a server of sessions, so that clients fall back', async () => {
+    const probe = { jsonrpc: '2.0', id: 1, method: 'server/discover' } as const;
+    expect(await refusal(await client().post(probe))).toEqual([400, -32600, 'invalid_request', 1]);
+  });
+
+  test('a claim of the stateless era is refused with the revisions that are served', async () => {
+    const params = { _meta: { 'io.modelcontextprotocol/protocolVersion': '2026-07-28' } };
+    const response = await client().post({ ...list, params });
     expect(response.status).toBe(400);
     expect(await response.json()).toMatchObject({ error: { code: -32022, data: { requested: '2026-07-28' } } });
   });
