@@ -1,5 +1,5 @@
 /** Owns what `moorage up` tells: one URL a server, and a configuration that can be pasted into an MCP client. Pure. */
-import { type Config, isEdgeServer, machineOf } from '../shared/config.ts';
+import { type Config, isEdgeServer, isHttpServer, machineOf } from '../shared/config.ts';
 
 export interface SummaryOptions {
   readonly config: Config;
@@ -15,9 +15,11 @@ export function summary({ config, url, accelerator, fallback }: SummaryOptions):
   const rows = [...config.servers].map(([name, entry]) => {
     const where = isEdgeServer(entry)
       ? 'answered at the edge'
-      : entry.runtime === 'process' || fallback
-        ? 'plain process on this machine (no isolation)'
-        : `microVM "${machineOf(name, entry)}"${accelerator === 'tcg' ? ' (emulated)' : ''}, boots when called`;
+      : isHttpServer(entry)
+        ? 'reached at its own address'
+        : entry.runtime === 'process' || fallback
+          ? 'plain process on this machine (no isolation)'
+          : `microVM "${machineOf(name, entry)}"${accelerator === 'tcg' ? ' (emulated)' : ''}, boots when called`;
     return [name, `${url}/${name}/mcp`, where] as const;
   });
   const [first, second] = [0, 1].map((column) => Math.max(...rows.map((row) => row[column]?.length ?? 0)));

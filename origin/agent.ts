@@ -11,12 +11,14 @@ import { connect } from 'node:net';
 import { dirname } from 'node:path';
 import type { JWK } from 'jose';
 import { importKey } from '../shared/grant.ts';
+import type { JsonRpcMessage } from '../shared/jsonrpc.ts';
 import { originApi } from './api.ts';
 import { Sessions } from './bridge/sessions.ts';
+import { type ServerHost, Upstreams } from './bridge/upstreams.ts';
 import { Link } from './link/link.ts';
 import type { Log } from './log.ts';
 import type { Machines } from './machines.ts';
-import type { ServerDefinition } from './server.ts';
+import { isHttpDefinition, type ServerDefinition } from './server.ts';
 
 /** Where the agent listens: a Unix socket (the default everywhere) or loopback TCP. */
 export type Listen = { readonly socket: string } | { readonly host: string; readonly port: number };
@@ -43,6 +45,23 @@ export interface RunningAgent {
   stop(): Promise<void>;
 }
 
+/** What answers messages: everything of an agent but its network and its machines. */
+export interface OriginParts {
+  readonly sessions: Sessions;
+  close(): Promise<void>;
+}
+
+export function originParts(options: {
+  readonly host: ServerHost;
+  readonly log: Log;
+  /** What a server says unasked to sessions of clients. */
+  readonly unasked: (sessions: readonly string[], message: JsonRpcMessage) => void;
+}): OriginParts {
+  const upstreams = new Upstreams(options);
+  const sessions = new Sessions({ upstreams, unasked: options.unasked });
+  return { sessions, close: () => upstreams.close() };
+}
+
 /** Calls in flight get this long to finish when the agent stops, in milliseconds. */
 const STOP_GRACE_MS = 5_000;
 
@@ -50,17 +69,17 @@ const STOP_GRACE_MS = 5_000;
 export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
   const { log, machines } = options;
   let link: Link | undefined;
-  const sessions = new Sessions({
+  const parts = originParts({
     host: machines,
     log,
     unasked: (to, message) => link?.publish(to, message),
   });
   const server = createServer(
     originApi({
+      ...parts,
       originId: options.originId,
       edgeKey: await importKey(options.edgeKey),
       servers: new Map(options.servers.map((definition) => [definition.name, definition])),
-      sessions,
       log,
     }),
   );
@@ -73,11 +92,11 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
     originId: options.originId,
     key: await importKey(options.key),
     agentVersion: options.version,
-    servers: options.servers.map(({ name, machine, deployment }) => ({
-      name,
-      machine,
-      deployment,
-      runtime: machines.runtimeOf(machine),
+    servers: options.servers.map((definition) => ({
+      name: definition.name,
+      machine: definition.machine,
+      deployment: definition.deployment,
+      runtime: isHttpDefinition(definition) ? 'http' : machines.runtimeOf(definition.machine),
     })),
     log,
   });
@@ -89,7 +108,7 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
       server.closeIdleConnections();
       await Promise.race([closed, late]);
       link?.close();
-      await sessions.close();
+      await parts.close();
       await machines.close();
       server.closeAllConnections();
     },

@@ -6,13 +6,13 @@
  */
 import { join, relative, resolve } from 'node:path';
 import { MoorageError } from '../shared/errors.ts';
-import type { ServerHost } from './bridge/sessions.ts';
+import type { ServerHost } from './bridge/upstreams.ts';
 import { type AppImage, ensureApp, packageFolderOf, type ServerRecipe } from './images/app.ts';
 import { ensureMachineImage } from './images/machine-image.ts';
 import { type CommandPlan, planCommand } from './images/npx.ts';
 import type { Log } from './log.ts';
 import { processMachine } from './process/driver.ts';
-import type { MachineDefinition, ServerDefinition } from './server.ts';
+import type { MachineDefinition, ProcessDefinition } from './server.ts';
 import { Supervisor } from './supervisor/supervisor.ts';
 import type { MachineDriver, MachineImage, ProcessSpec, RunningMachine, ServerProcess } from './vm/driver.ts';
 
@@ -60,11 +60,11 @@ export class Machines implements ServerHost {
     }
   }
 
-  machine(definition: ServerDefinition): Promise<RunningMachine> {
+  machine(definition: ProcessDefinition): Promise<RunningMachine> {
     return this.#supervisor.ensure(definition.machine);
   }
 
-  async start(server: ServerDefinition, machine: RunningMachine): Promise<ServerProcess> {
+  async start(server: ProcessDefinition, machine: RunningMachine): Promise<ServerProcess> {
     return await machine.spawn(await this.#processSpec(server));
   }
 
@@ -122,13 +122,13 @@ export class Machines implements ServerHost {
   }
 
   /** The host folder that goes into the image: the configured one, else the package that a script belongs to. */
-  async #files({ entry }: ServerDefinition, plan: CommandPlan): Promise<string | undefined> {
+  async #files({ entry }: ProcessDefinition, plan: CommandPlan): Promise<string | undefined> {
     const { configDir } = this.#options;
     if (entry.files !== undefined) return resolve(configDir, entry.files);
     return plan.kind === 'files' ? await packageFolderOf(resolve(configDir, plan.file)) : undefined;
   }
 
-  async #processSpec(server: ServerDefinition): Promise<ProcessSpec> {
+  async #processSpec(server: ProcessDefinition): Promise<ProcessSpec> {
     const { name, entry } = server;
     const definition = this.#definitions.get(server.machine);
     if (!definition || this.runtimeOf(server.machine) === 'process') {

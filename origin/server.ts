@@ -3,22 +3,40 @@
  * The deployment id is the digest of everything that decides what runs.
  */
 import { createHash } from 'node:crypto';
-import { type Config, isEdgeServer, type MachineServer, machineOf } from '../shared/config.ts';
+import {
+  type Config,
+  type HttpServer,
+  isEdgeServer,
+  isHttpServer,
+  type MachineServer,
+  machineOf,
+  type OriginServer,
+} from '../shared/config.ts';
 
 export interface ServerDefinition {
   readonly name: string;
-  readonly entry: MachineServer;
+  readonly entry: OriginServer;
   /** Name of the machine it runs in; servers that share one have the same. */
   readonly machine: string;
   /** Digest of the entry, hexadecimal. */
   readonly deployment: string;
 }
 
+/** A server that is started here, as a process in a machine. */
+export type ProcessDefinition = ServerDefinition & { readonly entry: MachineServer };
+/** A server that runs by itself and is reached over HTTP. */
+export type HttpDefinition = ServerDefinition & { readonly entry: HttpServer };
+
+export const isHttpDefinition = (definition: ServerDefinition): definition is HttpDefinition =>
+  isHttpServer(definition.entry);
+export const isProcessDefinition = (definition: ServerDefinition): definition is ProcessDefinition =>
+  !isHttpServer(definition.entry);
+
 /** One machine as the configuration describes it: its servers, and limits that hold for all of them together. */
 export interface MachineDefinition {
   readonly key: string;
   readonly runtime: 'vm' | 'process';
-  readonly servers: readonly ServerDefinition[];
+  readonly servers: readonly ProcessDefinition[];
   readonly memoryMiB: number;
   readonly cpus: number;
   readonly diskMiB: number;
@@ -44,7 +62,7 @@ export function serverDefinitions(config: Config): ServerDefinition[] {
 
 /** The machines that these servers need. Where several servers state a limit they agree (`shared/config.ts` checked). */
 export function machineDefinitions(servers: readonly ServerDefinition[]): MachineDefinition[] {
-  const byMachine = Map.groupBy(servers, (server) => server.machine);
+  const byMachine = Map.groupBy(servers.filter(isProcessDefinition), (server) => server.machine);
   return [...byMachine].map(([key, members]) => {
     const limit = (name: 'memory' | 'cpus' | 'disk') =>
       members.map((m) => m.entry.limits[name]).find((v) => v !== undefined);

@@ -44,7 +44,6 @@ const limits = z.strictObject({
 
 /** Members of other programs' `mcpServers` entries that say nothing to a router. */
 const CLIENT_ONLY = [
-  'type',
   'disabled',
   'autoApprove',
   'alwaysAllow',
@@ -60,7 +59,12 @@ const clientOnly = Object.fromEntries(CLIENT_ONLY.map((key) => [key, z.unknown()
   z.ZodOptional<z.ZodUnknown>
 >;
 
+/** Which sessions share a process: see docs/servers.md. */
+const sharing = z.enum(['auto', 'session', 'shared']).default('auto');
+
 const machineServer = z.strictObject({
+  /** MCP clients name the transport here; a command is always reached over its pipes. */
+  type: z.literal('stdio').optional(),
   runtime: z.enum(['vm', 'process']).default('vm'),
   command: z.string().min(1),
   args: z.array(z.string()).default([]),
@@ -74,13 +78,73 @@ const machineServer = z.strictObject({
     .string()
     .regex(/^[a-z0-9][a-z0-9-]{0,62}$/, 'use lower case letters, digits and "-"')
     .optional(),
-  /** Which sessions share a process: see docs/servers.md. */
-  process: z.enum(['auto', 'session', 'shared']).default('auto'),
+  process: sharing,
   limits: limits.default({}),
   ...clientOnly,
 });
 
+const TRANSPORTS = {
+  auto: 'auto',
+  http: 'http',
+  'streamable-http': 'http',
+  streamableHttp: 'http',
+  sse: 'sse',
+} as const;
+const transport = z.enum(Object.keys(TRANSPORTS) as (keyof typeof TRANSPORTS)[], {
+  error: 'use "auto" (Streamable HTTP, then SSE), "http" or "sse"',
+});
+
+const httpServer = z
+  .strictObject({
+    runtime: z.literal('http').default('http'),
+    /** Address as the origin reaches it, such as a container's port on loopback. */
+    url: z
+      .url({ protocol: /^https?$/, error: 'write an address such as "http://127.0.0.1:3000/mcp"' })
+      .refine((url) => !hasCredentials(url), 'put credentials into "headers", not into the address'),
+    /** Sent with every request. Values may be secrets: they stay at the origin. */
+    headers: z
+      .record(
+        z
+          .string()
+          .regex(/^[A-Za-z0-9!#$%&'*+.^_`|~-]+$/, 'this is not a name of an HTTP header')
+          .refine((name) => !OWN_HEADERS.has(name.toLowerCase()), 'the router sets this header itself'),
+        z.string().regex(/^[\x20-\x7e\t]*$/, 'an HTTP header holds visible ASCII characters only'),
+      )
+      .default({}),
+    transport: transport.optional(),
+    /** How MCP clients spell `transport`. */
+    type: transport.optional(),
+    process: sharing,
+    ...clientOnly,
+  })
+  .refine(({ transport, type }) => !transport || !type || TRANSPORTS[transport] === TRANSPORTS[type], {
+    path: ['type'],
+    error: '"transport" says otherwise: give one of the two',
+  })
+  .transform(({ transport, type, ...entry }) => ({ ...entry, transport: TRANSPORTS[transport ?? type ?? 'auto'] }));
+
+/** Headers that the transport decides (2025-11-25 and 2026-07-28, basic/transports). */
+const OWN_HEADERS: ReadonlySet<string> = new Set([
+  'accept',
+  'connection',
+  'content-length',
+  'content-type',
+  'host',
+  'last-event-id',
+  'mcp-method',
+  'mcp-name',
+  'mcp-protocol-version',
+  'mcp-session-id',
+  'transfer-encoding',
+]);
+
+function hasCredentials(url: string): boolean {
+  const parsed = URL.parse(url);
+  return parsed !== null && (parsed.username !== '' || parsed.password !== '');
+}
+
 const edgeServer = z.strictObject({
+  type: z.unknown().optional(),
   runtime: z.literal('edge'),
   /** Module whose default export makes an MCP server; a path relative to the configuration. */
   tools: z.string().min(1),
@@ -88,9 +152,13 @@ const edgeServer = z.strictObject({
 });
 
 export type MachineServer = z.infer<typeof machineServer>;
+export type HttpServer = z.infer<typeof httpServer>;
 export type EdgeServer = z.infer<typeof edgeServer>;
-export type ServerEntry = MachineServer | EdgeServer;
+/** What an origin serves. */
+export type OriginServer = MachineServer | HttpServer;
+export type ServerEntry = OriginServer | EdgeServer;
 export const isEdgeServer = (entry: ServerEntry): entry is EdgeServer => entry.runtime === 'edge';
+export const isHttpServer = (entry: ServerEntry): entry is HttpServer => entry.runtime === 'http';
 
 const loopback = z.enum(['127.0.0.1', 'localhost', '::1'], {
   error: 'only loopback addresses are served without authentication: use "127.0.0.1"',
@@ -176,8 +244,10 @@ export function parseConfigObject(value: unknown): Config {
 }
 
 function parseEntry(entry: unknown): z.ZodSafeParseResult<ServerEntry> {
-  const isEdge = typeof entry === 'object' && entry !== null && 'runtime' in entry && entry.runtime === 'edge';
-  return isEdge ? edgeServer.safeParse(entry) : machineServer.safeParse(entry);
+  const shape: Record<string, unknown> = typeof entry === 'object' && entry !== null ? { ...entry } : {};
+  if (shape.runtime === 'edge') return edgeServer.safeParse(entry);
+  const isHttp = shape.runtime === 'http' || (shape.runtime === undefined && 'url' in shape && !('command' in shape));
+  return isHttp ? httpServer.safeParse(entry) : machineServer.safeParse(entry);
 }
 
 /** Servers of one machine run in one guest: they must agree on where and how large it is. */
@@ -185,7 +255,7 @@ function machineProblems(servers: ReadonlyMap<string, ServerEntry>): string[] {
   const problems: string[] = [];
   const seen = new Map<string, { name: string; entry: MachineServer }>();
   for (const [name, entry] of servers) {
-    if (isEdgeServer(entry)) continue;
+    if (isEdgeServer(entry) || isHttpServer(entry)) continue;
     const machine = machineOf(name, entry);
     const other = seen.get(machine);
     if (!other) {
@@ -212,8 +282,12 @@ function machineProblems(servers: ReadonlyMap<string, ServerEntry>): string[] {
   return problems;
 }
 
-/** The machine that a server runs in: the one it names, else one of its own, named after it. */
-export function machineOf(name: string, entry: MachineServer): string {
+/**
+ * The machine that a server runs in: the one it names, else one of its own, named after it. A server that is reached over
+ * HTTP has none; its key cannot be that of a machine.
+ */
+export function machineOf(name: string, entry: OriginServer): string {
+  if (isHttpServer(entry)) return `http:${name.toLowerCase()}`;
   return entry.machine ?? name.toLowerCase().replaceAll(/[^a-z0-9-]/g, '-');
 }
 

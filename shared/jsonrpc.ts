@@ -1,7 +1,8 @@
 /**
  * Owns JSON-RPC 2.0 messages as MCP uses them: their types, how bytes become one, and how answers are built.
  *
- * Invariant: after `parseMessage` a message's kind is certain; unknown members pass through untouched.
+ * Invariants: after `parseMessage` a message's kind is certain and it can be written again (its nesting is bounded);
+ * unknown members pass through untouched.
  */
 import { z } from 'zod';
 import { MoorageError, toJsonRpcError } from './errors.ts';
@@ -35,6 +36,9 @@ export type JsonRpcResponse = JsonRpcResult | JsonRpcFailure;
 export type JsonRpcMessage = JsonRpcRequest | JsonRpcNotification | JsonRpcResponse;
 
 export type MessageKind = 'request' | 'notification' | 'response';
+
+/** Arrays and objects inside one another, at most: JSON.stringify recurses, and must not run out of stack. */
+export const MAX_DEPTH = 512;
 
 const id = z.union([z.string().max(1024), z.number().int()]);
 const params = z.record(z.string(), z.unknown()).optional();
@@ -73,6 +77,9 @@ export function parseMessage(value: unknown): JsonRpcMessage {
       : 'error' in shape
         ? failureSchema
         : resultSchema;
+  if (isDeeperThan(value, MAX_DEPTH)) {
+    throw new MoorageError('invalid_request', `A message is nested ${MAX_DEPTH} levels deep at most.`);
+  }
   const parsed = schema.safeParse(value);
   if (parsed.success) return parsed.data as JsonRpcMessage;
   const issue = parsed.error.issues[0];
@@ -85,6 +92,21 @@ export function parseMessage(value: unknown): JsonRpcMessage {
   );
 }
 
+/** Whether arrays and objects of a JSON value lie more than `levels` inside one another. Does not recurse itself. */
+export function isDeeperThan(value: unknown, levels: number): boolean {
+  let layer = [value];
+  for (let depth = 0; layer.length > 0; depth++) {
+    if (depth > levels) return true;
+    const next: unknown[] = [];
+    for (const each of layer) {
+      if (each === null || typeof each !== 'object') continue;
+      for (const inner of Object.values(each)) if (inner !== null && typeof inner === 'object') next.push(inner);
+    }
+    layer = next;
+  }
+  return false;
+}
+
 /**
  * JSON text to a value.
  * @throws MoorageError `parse_error`. The text itself is never echoed.
@@ -95,6 +117,17 @@ export function parseJson(text: string): unknown {
   } catch {
     throw new MoorageError('parse_error', 'The body is not valid JSON. Send one JSON-RPC 2.0 message as UTF-8 JSON.');
   }
+}
+
+/**
+ * The id of what was meant as an answer and is no message (nested too deep, an error without a code): whoever waits for it
+ * waits in vain. A line of a program's own log is not mistaken for one.
+ */
+export function idOfBadAnswer(value: unknown): RequestId | undefined {
+  if (value === null || typeof value !== 'object' || 'method' in value) return undefined;
+  if (!('jsonrpc' in value) || value.jsonrpc !== '2.0' || !('id' in value)) return undefined;
+  const read = id.safeParse(value.id);
+  return read.success ? read.data : undefined;
 }
 
 /** The answer to request `id` for an expected failure. */

@@ -55,11 +55,25 @@ interface Question {
   readonly call: CallNumber | undefined;
 }
 
+/** What decides where messages of one channel go: `Correlator` here, `ModernCorrelator` for the era without sessions. */
+export interface Correlates {
+  readonly inFlight: number;
+  readonly sessions: ReadonlySet<string>;
+  attach(session: string): void;
+  detach(session: string): JsonRpcMessage[];
+  request(session: string, message: JsonRpcRequest): { call: Call; message: JsonRpcRequest };
+  notification(session: string, message: JsonRpcNotification): JsonRpcNotification[];
+  answer(message: JsonRpcResponse): JsonRpcResponse | undefined;
+  fromServer(message: JsonRpcMessage, via?: CallNumber): Route;
+  cancel(number: CallNumber): JsonRpcNotification | undefined;
+  abandon(): Call[];
+}
+
 /** Calls in flight in one process, at most. */
 export const MAX_IN_FLIGHT = 2_000;
 const MAX_QUESTIONS = 1_000;
 
-export class Correlator {
+export class Correlator implements Correlates {
   readonly #mode: 'own' | 'shared';
   /** Part of every question's name, so that an answer meant for an earlier process finds nothing here. */
   readonly #nonce: string;
@@ -137,11 +151,18 @@ export class Correlator {
     return { ...message, id: question.serverId };
   }
 
-  /** Where a message of the server goes. */
-  fromServer(message: JsonRpcMessage): Route {
-    if (isRequest(message)) return this.#question(message);
-    if (isNotification(message)) return this.#said(message);
+  /** Where a message of the server goes. `via` is the call on whose own stream it came, where calls have streams. */
+  fromServer(message: JsonRpcMessage, via?: CallNumber): Route {
+    if (isRequest(message)) return this.#question(message, via);
+    if (isNotification(message)) return this.#said(message, via);
     return this.#answered(message);
+  }
+
+  /** Forgets one call. Returns what tells the server, nothing when the call was over. */
+  cancel(number: CallNumber): JsonRpcNotification | undefined {
+    if (!this.#calls.delete(number)) return undefined;
+    this.#forgetQuestions(number);
+    return cancelled(number, 'The client gave up this request.');
   }
 
   /** All calls in flight, which are over now: the process is gone. */
@@ -156,9 +177,7 @@ export class Correlator {
     const call = typeof message.id === 'number' ? this.#calls.get(message.id) : undefined;
     if (!call) return { to: 'nobody', reason: 'it answers no call in flight' };
     this.#calls.delete(call.number);
-    for (const [name, question] of this.#questions) {
-      if (question.call === call.number) this.#questions.delete(name);
-    }
+    this.#forgetQuestions(call.number);
     if ('result' in message && call.uri !== undefined) {
       if (call.method === 'resources/subscribe') this.#subscribe(call.uri, call.session);
       if (call.method === 'resources/unsubscribe') this.#unsubscribe(call.uri, call.session);
@@ -166,7 +185,7 @@ export class Correlator {
     return { to: 'answer', call, message: { ...message, id: call.clientId } };
   }
 
-  #question(message: JsonRpcRequest): Route {
+  #question(message: JsonRpcRequest, via: CallNumber | undefined): Route {
     if (message.method === 'ping') return { to: 'server', message: { jsonrpc: '2.0', id: message.id, result: {} } };
     const [session] = this.#sessions;
     if (this.#mode === 'shared' || session === undefined || this.#questions.size >= MAX_QUESTIONS) {
@@ -179,14 +198,14 @@ export class Correlator {
         },
       };
     }
-    const call = this.#newestCall();
+    const call = this.#callOf(via) ?? this.#newestCall();
     const name = `${this.#nonce}-${++this.#lastQuestion}`;
     this.#questions.set(name, { serverId: message.id, call: call?.number });
     const renamed = { ...message, id: name };
     return call ? { to: 'call', call, message: renamed } : { to: 'sessions', sessions: [session], message: renamed };
   }
 
-  #said(message: JsonRpcNotification): Route {
+  #said(message: JsonRpcNotification, via: CallNumber | undefined): Route {
     switch (message.method) {
       case 'notifications/progress': {
         const call = this.#calls.get(Number(message.params?.progressToken));
@@ -207,6 +226,8 @@ export class Correlator {
         return this.#toCallOrAll(call, { ...message, params: { ...message.params, requestId: name } });
       }
       case 'notifications/message': {
+        const call = this.#callOf(via);
+        if (call) return { to: 'call', call, message };
         const alone = this.#mode === 'own' || this.#calls.size === 1;
         if (!alone)
           return { to: 'nobody', reason: 'a log line of a shared process cannot be attributed to one session' };
@@ -230,6 +251,16 @@ export class Correlator {
     return sessions.length > 0
       ? { to: 'sessions', sessions, message }
       : { to: 'nobody', reason: 'no session is attached' };
+  }
+
+  #callOf(via: CallNumber | undefined): Call | undefined {
+    return via === undefined ? undefined : this.#calls.get(via);
+  }
+
+  #forgetQuestions(call: CallNumber): void {
+    for (const [name, question] of this.#questions) {
+      if (question.call === call) this.#questions.delete(name);
+    }
   }
 
   #newestCall(): Call | undefined {

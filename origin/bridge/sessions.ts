@@ -8,24 +8,15 @@
  *
  * Invariants: `open` is idempotent per session, also when called concurrently; a session is bound to one server; a
  * process that ended is forgotten at once, and the next message of its sessions is answered `session_unknown`, which
- * makes the edge open the session again. Processes per machine are bounded: the longest idle one is ended for a new one.
+ * makes the edge open the session again.
  */
 import { randomBytes } from 'node:crypto';
 import { MoorageError } from '../../shared/errors.ts';
 import type { JsonRpcMessage, JsonRpcRequest, JsonRpcResponse } from '../../shared/jsonrpc.ts';
-import type { Log } from '../log.ts';
 import type { ServerDefinition } from '../server.ts';
-import type { RunningMachine, ServerProcess } from '../vm/driver.ts';
-import { MachineError } from '../vm/error.ts';
-import { Peer } from './peer.ts';
-
-/** How a server is started in its machine, and the machine itself, which boots when it must. */
-export interface ServerHost {
-  /** @throws MoorageError when the machine cannot run. */
-  machine(definition: ServerDefinition): Promise<RunningMachine>;
-  /** @throws MachineError when the process cannot be started. */
-  start(definition: ServerDefinition, machine: RunningMachine): Promise<ServerProcess>;
-}
+import { Correlator } from './correlate.ts';
+import type { Peer } from './peer.ts';
+import type { Upstreams } from './upstreams.ts';
 
 export interface Attachment {
   readonly peer: Peer;
@@ -43,35 +34,21 @@ interface SharedProcess {
   readonly ready: Promise<{ peer: Peer; initialized: JsonRpcResponse }>;
 }
 
-interface Running {
-  readonly machine: string;
-  lastUsed: number;
-}
-
-/** Server processes in one machine, at most. */
-const MAX_PROCESSES = 64;
 /** Client capabilities by which a server may ask its client something (2025-11-25, basic/lifecycle). */
 const ASKING = ['sampling', 'elicitation', 'roots', 'tasks'] as const;
 
 export class Sessions {
-  readonly #host: ServerHost;
-  readonly #log: Log;
+  readonly #upstreams: Upstreams;
   readonly #unasked: (sessions: readonly string[], message: JsonRpcMessage) => void;
-  readonly #now: () => number;
   readonly #entries = new Map<string, Entry>();
   readonly #shared = new Map<string, SharedProcess>();
-  readonly #running = new Map<Peer, Running>();
 
   constructor(options: {
-    host: ServerHost;
-    log: Log;
+    upstreams: Upstreams;
     unasked: (sessions: readonly string[], message: JsonRpcMessage) => void;
-    now?: () => number;
   }) {
-    this.#host = options.host;
-    this.#log = options.log;
+    this.#upstreams = options.upstreams;
     this.#unasked = options.unasked;
-    this.#now = options.now ?? Date.now;
   }
 
   get size(): number {
@@ -85,8 +62,7 @@ export class Sessions {
       throw new MoorageError('session_unknown', 'The origin holds no process for this session.');
     }
     const attachment = await entry.attachment;
-    const running = this.#running.get(attachment.peer);
-    if (running) running.lastUsed = this.#now();
+    this.#upstreams.touch(attachment.peer);
     return attachment;
   }
 
@@ -126,13 +102,6 @@ export class Sessions {
     const entry = this.#entries.get(session);
     this.#entries.delete(session);
     if (entry?.peer) this.#leave(session, entry.peer);
-  }
-
-  /** Ends every process. */
-  async close(): Promise<void> {
-    this.#entries.clear();
-    this.#shared.clear();
-    await Promise.all([...this.#running.keys()].map((peer) => peer.end()));
   }
 
   #leave(session: string, peer: Peer): void {
@@ -208,51 +177,16 @@ export class Sessions {
   }
 
   async #start(definition: ServerDefinition, mode: 'own' | 'shared'): Promise<Peer> {
-    const machine = await this.#host.machine(definition);
-    await this.#makeRoom(definition.machine);
-    let process: ServerProcess;
-    try {
-      process = await this.#host.start(definition, machine);
-    } catch (error) {
-      if (!(error instanceof MachineError)) throw error;
-      this.#log.warn(`server ${definition.name}: ${error.message}${error.detail ? `\n${error.detail}` : ''}`);
-      throw new MoorageError('server_failed', `The server "${definition.name}" could not be started (${error.code}). Its owner finds the reason in the origin's log.`);
-    }
-    const peer = new Peer({
-      server: definition.name,
-      process,
-      mode,
-      nonce: randomBytes(6).toString('base64url'),
-      log: this.#log,
-      sync: () => machine.sync(),
-      unasked: this.#unasked,
-    });
-    this.#running.set(peer, { machine: definition.machine, lastUsed: this.#now() });
+    const correlator = new Correlator(mode, randomBytes(6).toString('base64url'));
+    const peer = await this.#upstreams.connect(definition, { mode, correlator, unasked: this.#unasked });
     void peer.closed.then(() => this.#forget(peer));
     return peer;
   }
 
   #forget(peer: Peer): void {
-    this.#running.delete(peer);
     for (const [session, entry] of this.#entries) {
       if (entry.peer === peer) this.#entries.delete(session);
     }
-  }
-
-  /** Ends the longest idle process of a full machine. @throws MoorageError `overloaded` when all are busy. */
-  async #makeRoom(machine: string): Promise<void> {
-    const here = [...this.#running].filter(([, running]) => running.machine === machine);
-    if (here.length < MAX_PROCESSES) return;
-    const idle = here.filter(([peer]) => peer.inFlight === 0).sort((a, b) => a[1].lastUsed - b[1].lastUsed);
-    const victim = idle[0];
-    if (!victim) {
-      throw new MoorageError(
-        'overloaded',
-        `Machine "${machine}" runs ${MAX_PROCESSES} busy server processes. Try again later.`,
-      );
-    }
-    this.#log.info(`machine ${machine}: an idle server process was ended to make room`);
-    await victim[0].end();
   }
 }
 

@@ -119,10 +119,16 @@ export class Supervisor {
       if (error instanceof MachineError) {
         this.#log.warn(`machine ${key}: ${error.message}${error.detail ? `\n${error.detail}` : ''}`);
         // Its message may hold a path of this host: callers get the code, the owner has the log.
-        this.#send(key, slot, { type: 'boot-failed', reason: `${error.code}. Its owner finds the reason in the origin's log.` });
+        this.#send(key, slot, {
+          type: 'boot-failed',
+          reason: `${error.code}. Its owner finds the reason in the origin's log.`,
+        });
       } else {
         this.#log.error(`machine ${key}: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`);
-        this.#send(key, slot, { type: 'boot-failed', reason: "an unexpected error. Its owner finds it in the origin's log." });
+        this.#send(key, slot, {
+          type: 'boot-failed',
+          reason: "an unexpected error. Its owner finds it in the origin's log.",
+        });
       }
       return;
     }

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import type { CallSink } from '../../origin/bridge/peer.ts';
 import { Sessions } from '../../origin/bridge/sessions.ts';
+import { type ServerHost, Upstreams } from '../../origin/bridge/upstreams.ts';
 import type { Log } from '../../origin/log.ts';
 import { processMachine } from '../../origin/process/driver.ts';
 import type { ServerDefinition } from '../../origin/server.ts';
@@ -15,6 +16,7 @@ const SCRIPT = new URL('../support/scripted-server.mjs', import.meta.url).pathna
 const ASKABLE = { sampling: {} };
 
 let machine: RunningMachine;
+let upstreams: Upstreams;
 let sessions: Sessions;
 let syncs: number;
 let unasked: { sessions: readonly string[]; message: JsonRpcMessage }[];
@@ -38,17 +40,15 @@ beforeEach(() => {
     error: (text) => void warnings.push(text),
     server: (_name, line) => void stderr.push(line),
   };
-  sessions = new Sessions({
-    log,
-    unasked: (to, message) => void unasked.push({ sessions: to, message }),
-    host: {
-      machine: async () => machine,
-      start: (_definition, running) => running.spawn({ argv: [process.execPath, SCRIPT, ...scriptArgs], env: {}, cwd }),
-    },
-  });
+  const host: ServerHost = {
+    machine: async () => machine,
+    start: (_definition, running) => running.spawn({ argv: [process.execPath, SCRIPT, ...scriptArgs], env: {}, cwd }),
+  };
+  upstreams = new Upstreams({ host, log });
+  sessions = new Sessions({ upstreams, unasked: (to, message) => void unasked.push({ sessions: to, message }) });
 });
 afterEach(async () => {
-  await sessions.close();
+  await upstreams.close();
   machine.kill();
 });
 

@@ -19,7 +19,7 @@ describe('moorage.jsonc', () => {
       "mcpServers": { "memory": { "type": "stdio", "command": "npx", "args": ["-y", "pkg"], "env": { "A": "1" }, "disabled": false, }, },
     }`);
     expect(config.servers.get('memory')).toMatchObject({ runtime: 'vm', command: 'npx', process: 'auto' });
-    expect(config.warnings).toEqual(['mcpServers.memory: type, disabled have no effect here']);
+    expect(config.warnings).toEqual(['mcpServers.memory: disabled has no effect here']);
     expect(config.edge).toEqual({ host: '127.0.0.1', port: 8787 });
     expect(config.origin.id).toBe('local');
   });
@@ -96,4 +96,50 @@ test('a machine is named after its server unless it has a name', () => {
   const entry = { runtime: 'vm' as const, command: 'x', args: [], env: {}, process: 'auto' as const, limits: {} };
   expect(machineOf('My.Notes', entry)).toBe('my-notes');
   expect(machineOf('notes', { ...entry, machine: 'shared' })).toBe('shared');
+});
+
+describe('servers that are reached over HTTP', () => {
+  const entry = (value: object) => parseConfig(JSON.stringify({ mcpServers: { far: value } })).servers.get('far');
+  const problems = (value: object) => {
+    try {
+      entry(value);
+      return [];
+    } catch (error) {
+      return error instanceof ConfigError ? error.problems : [String(error)];
+    }
+  };
+
+  test.each([
+    [{ url: 'http://127.0.0.1:3000/mcp' }, 'auto'],
+    [{ type: 'http', url: 'https://example.com/mcp' }, 'http'],
+    [{ type: 'streamable-http', url: 'http://h/' }, 'http'],
+    [{ type: 'sse', url: 'http://h/sse' }, 'sse'],
+    [{ runtime: 'http', transport: 'sse', type: 'sse', url: 'http://h/' }, 'sse'],
+  ])('%j', (value, transport) => {
+    expect(entry(value)).toMatchObject({ runtime: 'http', transport, headers: {}, process: 'auto' });
+  });
+
+  test.each([
+    [{ url: 'ftp://h/' }, 'mcpServers.far.url'],
+    [{ url: 'no address' }, 'mcpServers.far.url'],
+    [{ url: 'http://user:secret@h/' }, 'mcpServers.far.url: put credentials into "headers"'],
+    [{ url: 'http://h/', headers: { 'a b': '' } }, 'mcpServers.far.headers.a b'],
+    [{ url: 'http://h/', headers: { Host: 'x' } }, 'mcpServers.far.headers.Host'],
+    [{ url: 'http://h/', headers: { x: 'a\nb' } }, 'mcpServers.far.headers.x'],
+    [{ url: 'http://h/', transport: 'ws' }, 'mcpServers.far.transport'],
+    [{ url: 'http://h/', transport: 'http', type: 'sse' }, 'mcpServers.far.type'],
+    [{ url: 'http://h/', limits: {} }, 'mcpServers.far'],
+    [{ command: 'x', url: 'http://h/' }, 'mcpServers.far'],
+    [{ command: 'x', type: 'http' }, 'mcpServers.far.type'],
+  ])('refused: %j', (value, where) => {
+    expect(problems(value)).toHaveLength(1);
+    expect(problems(value)[0]).toContain(where);
+    expect(problems(value)[0]).not.toContain('secret');
+  });
+
+  test('a machine cannot have its key', () => {
+    expect(
+      machineOf('Far', { runtime: 'http', url: 'http://h/', headers: {}, transport: 'auto', process: 'auto' }),
+    ).toBe('http:far');
+  });
 });

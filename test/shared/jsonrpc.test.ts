@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { MoorageError } from '../../shared/errors.ts';
-import { kindOf, parseJson, parseMessage, progressTokenOf } from '../../shared/jsonrpc.ts';
+import { idOfBadAnswer, kindOf, parseJson, parseMessage, progressTokenOf } from '../../shared/jsonrpc.ts';
 
 const refused = (value: unknown) => {
   try {
@@ -62,4 +62,20 @@ test('progress tokens are strings or numbers, anything else is none', () => {
     token({ progressToken: {} }),
     token(null),
   ]).toEqual(['a', 0, undefined, undefined]);
+});
+
+test('nesting is bounded, and what passes can be written again', () => {
+  const nested = (levels: number) => JSON.parse(`${'['.repeat(levels)}${']'.repeat(levels)}`) as unknown;
+  const message = (levels: number) => ({ jsonrpc: '2.0', method: 'x', params: { deep: nested(levels) } });
+  expect(() => JSON.stringify(parseMessage(message(500)))).not.toThrow();
+  expect(() => parseMessage(message(100_000))).toThrow('nested');
+});
+
+test.each([
+  [{ jsonrpc: '2.0', id: 7, error: {} }, 7],
+  [{ jsonrpc: '2.0', id: 7, method: 'x', params: 3 }, undefined],
+  [{ id: 7, level: 'info' }, undefined],
+  [[], undefined],
+])('an answer that is no message names who waits in vain: %j', (value, id) => {
+  expect(idOfBadAnswer(value)).toBe(id);
 });

@@ -1,0 +1,206 @@
+/**
+ * An origin's HTTP interface on loopback, as the edge meets it: signed grants, JSON or SSE answers, and nothing else of
+ * the edge. Servers run as plain processes or are reached over HTTP.
+ */
+import { mkdtempSync } from 'node:fs';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { exportJWK, generateKeyPair, importJWK } from 'jose';
+import { type OriginParts, originParts } from '../../origin/agent.ts';
+import { originApi } from '../../origin/api.ts';
+import type { Log } from '../../origin/log.ts';
+import { Machines } from '../../origin/machines.ts';
+import { machineDefinitions, type ServerDefinition, serverDefinitions } from '../../origin/server.ts';
+import { parseConfig } from '../../shared/config.ts';
+import { signGrant } from '../../shared/grant.ts';
+import type { JsonRpcMessage, JsonRpcResponse } from '../../shared/jsonrpc.ts';
+import { ERA_HEADER, MESSAGES_PATH, REPLAY_HEADER, SESSION_PATH } from '../../shared/origin-api.ts';
+
+export const REVISION = '2026-07-28';
+
+export interface SendOptions {
+  readonly session: string;
+  readonly server: string;
+  readonly principal?: string;
+  readonly modern?: boolean;
+  readonly replay?: boolean;
+  readonly signal?: AbortSignal;
+  readonly headers?: Record<string, string>;
+}
+
+/** One exchange. `messages` grows while it runs; `done` has the last message, which is the answer. */
+export interface Exchange {
+  readonly status: number;
+  readonly contentType: string;
+  readonly messages: JsonRpcMessage[];
+  readonly done: Promise<JsonRpcResponse>;
+}
+
+export interface OriginUnderTest {
+  readonly parts: OriginParts;
+  readonly logged: string[];
+  readonly unasked: { readonly sessions: readonly string[]; readonly message: JsonRpcMessage }[];
+  readonly definitions: ReadonlyMap<string, ServerDefinition>;
+  post(message: object, options: SendOptions): Promise<Exchange>;
+  /** The answer alone. A refusal of the exchange as a whole is thrown as its `ErrorBody`. */
+  ask(message: object, options: SendOptions): Promise<JsonRpcResponse>;
+  end(options: SendOptions): Promise<void>;
+  close(): Promise<void>;
+}
+
+export async function startOrigin(mcpServers: Record<string, object>): Promise<OriginUnderTest> {
+  const dir = mkdtempSync(join(tmpdir(), 'moorage-origin-'));
+  const config = parseConfig(JSON.stringify({ mcpServers }));
+  const servers = serverDefinitions(config);
+  const logged: string[] = [];
+  const note = (text: string) => void logged.push(text);
+  const log: Log = {
+    debug: note,
+    info: note,
+    warn: note,
+    error: note,
+    server: (name, line) => note(`[${name}] ${line}`),
+  };
+  const machines = new Machines({
+    definitions: machineDefinitions(servers),
+    stateDir: dir,
+    cacheDir: dir,
+    configDir: process.cwd(),
+    log,
+  });
+  const unasked: OriginUnderTest['unasked'] = [];
+  const parts = originParts({
+    host: machines,
+    log,
+    unasked: (sessions, message) => void unasked.push({ sessions, message }),
+  });
+  const pair = await generateKeyPair('EdDSA', { extractable: true });
+  const key = (await importJWK(await exportJWK(pair.privateKey), 'EdDSA')) as CryptoKey;
+  const definitions = new Map(servers.map((server) => [server.name, server]));
+  const api = createServer(originApi({ ...parts, originId: 'o', edgeKey: pair.publicKey, servers: definitions, log }));
+  await new Promise<void>((resolve) => api.listen(0, '127.0.0.1', resolve));
+  const base = `http://127.0.0.1:${(api.address() as AddressInfo).port}`;
+
+  const headersFor = async (options: SendOptions) => ({
+    'content-type': 'application/json',
+    authorization: `Bearer ${await signGrant(
+      key,
+      {
+        origin: 'o',
+        principal: options.principal ?? 'p',
+        server: options.server,
+        machine: definitions.get(options.server)?.machine ?? '',
+        session: options.session,
+      },
+      Date.now(),
+    )}`,
+    ...(options.modern ? { [ERA_HEADER]: 'modern' } : {}),
+    ...(options.replay ? { [REPLAY_HEADER]: '1' } : {}),
+    ...options.headers,
+  });
+  const post = async (message: object, options: SendOptions): Promise<Exchange> => {
+    const response = await fetch(base + MESSAGES_PATH, {
+      method: 'POST',
+      headers: await headersFor(options),
+      body: JSON.stringify(message),
+      signal: options.signal ?? null,
+    });
+    const messages: JsonRpcMessage[] = [];
+    const done = readMessages(response, messages);
+    done.catch(() => undefined);
+    return { status: response.status, contentType: response.headers.get('content-type') ?? '', messages, done };
+  };
+  return {
+    parts,
+    logged,
+    unasked,
+    definitions,
+    post,
+    ask: async (message, options) => await (await post(message, options)).done,
+    end: async (options) => {
+      await fetch(base + SESSION_PATH, { method: 'DELETE', headers: await headersFor(options) });
+    },
+    close: async () => {
+      await parts.close();
+      await machines.close();
+      api.closeAllConnections();
+      await new Promise((resolve) => api.close(resolve));
+    },
+  };
+}
+
+async function readMessages(response: Response, messages: JsonRpcMessage[]): Promise<JsonRpcResponse> {
+  if (!response.headers.get('content-type')?.startsWith('text/event-stream')) {
+    const text = await response.text();
+    if (text === '') return { jsonrpc: '2.0', id: null, error: { code: response.status, message: 'no body' } };
+    const body = JSON.parse(text) as JsonRpcMessage;
+    if (!response.ok) throw body;
+    messages.push(body);
+    return body as JsonRpcResponse;
+  }
+  let rest = '';
+  const decoder = new TextDecoder();
+  for await (const chunk of response.body ?? []) {
+    rest += decoder.decode(chunk, { stream: true });
+    const events = rest.split('\n\n');
+    rest = events.pop() ?? '';
+    for (const event of events) {
+      const data = /^data: (.*)$/m.exec(event)?.[1];
+      if (data !== undefined) messages.push(JSON.parse(data) as JsonRpcMessage);
+    }
+  }
+  const last = messages.at(-1);
+  if (!last || 'method' in last) throw new Error('The stream ended without an answer.');
+  return last as JsonRpcResponse;
+}
+
+export const initialize = (capabilities: object = {}, protocolVersion = '2025-11-25') => ({
+  jsonrpc: '2.0',
+  id: 'init',
+  method: 'initialize',
+  params: { protocolVersion, capabilities, clientInfo: { name: 'test', version: '1' } },
+});
+
+export const request = (id: string | number, method: string, params: object = {}) => ({
+  jsonrpc: '2.0',
+  id,
+  method,
+  params,
+});
+
+/** A request of the stateless era. */
+export const modern = (
+  id: string | number,
+  method: string,
+  params: object = {},
+  capabilities: object = {},
+  meta: object = {},
+) => ({
+  jsonrpc: '2.0',
+  id,
+  method,
+  params: {
+    ...params,
+    _meta: {
+      'io.modelcontextprotocol/protocolVersion': REVISION,
+      'io.modelcontextprotocol/clientInfo': { name: 'test', version: '1' },
+      'io.modelcontextprotocol/clientCapabilities': capabilities,
+      ...meta,
+    },
+  },
+});
+
+export const textOf = (response: JsonRpcResponse): string | undefined =>
+  'result' in response
+    ? (response.result.content as { text?: string }[] | undefined)?.[0]?.text
+    : `error ${response.error.code}: ${response.error.message}`;
+
+export async function until(condition: () => boolean, within = 10_000): Promise<void> {
+  const deadline = Date.now() + within;
+  while (!condition()) {
+    if (Date.now() > deadline) throw new Error('What was waited for did not happen.');
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+}
