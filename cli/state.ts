@@ -6,6 +6,7 @@
  * | `keys.json` | private keys of the local edge and origin (Ed25519 JWKs) and the secret of session ids; 0600 |
  * | `up.json` | process id and start time of the `moorage up` that uses the folder |
  * | `edge/` | the edge: its bundle and its Durable Objects' storage |
+ * | `streams.db` | the agent's journal: streams that clients may resume |
  * | `machines/<key>/` | one folder a machine: its disk |
  * | `logs/` | the owner's log |
  */

@@ -102,6 +102,7 @@ async function serve({ config, configDir, stateDir, log, options }: Context): Pr
         version: VERSION,
         servers,
         machines,
+        journalPath: join(stateDir, 'streams.db'),
         log,
       });
       await prepare(machines, log);

@@ -15,6 +15,7 @@ import type { JsonRpcMessage } from '../shared/jsonrpc.ts';
 import { originApi } from './api.ts';
 import { Sessions } from './bridge/sessions.ts';
 import { type ServerHost, Upstreams } from './bridge/upstreams.ts';
+import { Journal } from './journal/journal.ts';
 import { Link } from './link/link.ts';
 import type { Log } from './log.ts';
 import type { Machines } from './machines.ts';
@@ -35,6 +36,8 @@ export interface AgentOptions {
   readonly version: string;
   readonly servers: readonly ServerDefinition[];
   readonly machines: Machines;
+  /** File of the agent's own in which streams are kept that clients may resume. */
+  readonly journalPath: string;
   readonly log: Log;
 }
 
@@ -48,18 +51,27 @@ export interface RunningAgent {
 /** What answers messages: everything of an agent but its network and its machines. */
 export interface OriginParts {
   readonly sessions: Sessions;
+  readonly journal: Journal;
   close(): Promise<void>;
 }
 
 export function originParts(options: {
   readonly host: ServerHost;
+  /** As in `AgentOptions`. */
+  readonly journalPath: string;
   readonly log: Log;
   /** What a server says unasked to sessions of clients. */
   readonly unasked: (sessions: readonly string[], message: JsonRpcMessage) => void;
 }): OriginParts {
   const upstreams = new Upstreams(options);
   const sessions = new Sessions({ upstreams, unasked: options.unasked });
-  return { sessions, close: () => upstreams.close() };
+  const journal = new Journal({ path: options.journalPath, log: options.log });
+  const close = async () => {
+    // The calls that end with the servers have their last word first.
+    await upstreams.close();
+    journal.close();
+  };
+  return { sessions, journal, close };
 }
 
 /** Calls in flight get this long to finish when the agent stops, in milliseconds. */
@@ -68,9 +80,11 @@ const STOP_GRACE_MS = 5_000;
 /** Starts an agent. @throws Error when another agent listens at the same place. */
 export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
   const { log, machines } = options;
+  await refuseSecond(options.listen);
   let link: Link | undefined;
   const parts = originParts({
     host: machines,
+    journalPath: options.journalPath,
     log,
     unasked: (to, message) => link?.publish(to, message),
   });
@@ -115,12 +129,16 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
   };
 }
 
+/** Before anything of the state folder is touched: the journal of a running agent is its own. */
+async function refuseSecond(where: Listen): Promise<void> {
+  if ('socket' in where && (await answers(where.socket))) {
+    throw new Error('Another agent is running for this state folder. Stop it first.');
+  }
+}
+
 async function listen(server: Server, where: Listen): Promise<void> {
   if ('socket' in where) {
     mkdirSync(dirname(where.socket), { recursive: true, mode: 0o700 });
-    if (await answers(where.socket)) {
-      throw new Error('Another agent is running for this state folder. Stop it first.');
-    }
     rmSync(where.socket, { force: true });
   }
   await new Promise<void>((resolve, reject) => {

@@ -1,9 +1,11 @@
 /**
- * Owns how one call is answered over HTTP: JSON when the answer is there at once and alone, else an SSE stream.
+ * Owns how one call is answered over HTTP: JSON when the answer is there at once and alone, else an event stream.
  *
- * The stream begins with a comment line and has one every `KEEP_ALIVE_MS`, so headers and a first byte leave early and
- * nothing on the way cuts a slow tool. Invariants: the response is ended exactly once; a reader that does not read costs
- * bounded memory (progress and log messages are dropped for it, an answer never).
+ * States: quiet (JSON is still possible), then streaming, then settled; or settled from quiet. A call of an open session
+ * streams through the journal and can be resumed; where there is none (`initialize`: nothing can be asked for in a session
+ * that does not exist yet) its stream is plain. Either begins with a first byte at once and has a comment every
+ * `KEEP_ALIVE_MS`, so that nothing on the way cuts a slow tool.
+ * Invariants: the response is ended exactly once; a reader that does not read costs bounded memory.
  */
 import type { ServerResponse } from 'node:http';
 import { httpStatus, isInBand, type MoorageError, toErrorBody } from '../shared/errors.ts';
@@ -16,47 +18,67 @@ import {
 } from '../shared/jsonrpc.ts';
 import { KEEP_ALIVE_LINE, KEEP_ALIVE_MS, MAX_MESSAGE_BYTES } from '../shared/origin-api.ts';
 import type { CallSink } from './bridge/peer.ts';
+import { Connection, STREAM_HEADERS } from './journal/connection.ts';
+import type { Stream } from './journal/stream.ts';
 
 /** How long an answer may take and still be sent as plain JSON, in milliseconds. */
 const JSON_WITHIN_MS = 200;
+
+export interface AnswerOptions {
+  /** Makes the stream by which the answer can be resumed. */
+  readonly resumable?: (() => Stream) | undefined;
+  /** Whether the client takes events without data (`takesPriming`). */
+  readonly primed?: boolean;
+  /** The client would rather have a stream: it begins at once. */
+  readonly preferStream?: boolean;
+}
 
 /** The HTTP answer to request `id`. */
 export class Answer implements CallSink {
   readonly #response: ServerResponse;
   readonly #id: RequestId;
+  readonly #options: AnswerOptions;
+  #journaled: { readonly stream: Stream; readonly connection: Connection } | undefined;
   #streaming = false;
   #ended = false;
   #timer: NodeJS.Timeout;
 
-  constructor(response: ServerResponse, id: RequestId) {
+  constructor(response: ServerResponse, id: RequestId, options: AnswerOptions = {}) {
     this.#response = response;
     this.#id = id;
-    this.#timer = setTimeout(() => this.#stream(), JSON_WITHIN_MS);
+    this.#options = options;
+    this.#timer = setTimeout(() => this.#stream(), options.preferStream ? 0 : JSON_WITHIN_MS);
     response.once('close', () => clearInterval(this.#timer));
   }
 
+  /** A reader that left and knows where it was comes back for what was said meanwhile. */
   get open(): boolean {
-    return !this.#ended && !this.#response.destroyed;
+    if (this.#ended) return false;
+    if (!this.#journaled) return !this.#response.destroyed;
+    const { connection } = this.#journaled;
+    return connection.open || connection.named;
   }
 
   message(message: JsonRpcMessage): void {
     if (!this.open) return;
-    if (isNotification(message) && this.#response.writableLength > MAX_MESSAGE_BYTES) return;
     this.#stream();
-    this.#event(message);
+    if (this.#journaled) this.#journaled.stream.append(message);
+    else if (!isNotification(message) || this.#response.writableLength <= MAX_MESSAGE_BYTES) this.#event(message);
   }
 
   answer(message: JsonRpcResponse): void {
     if (this.#ended) return;
+    if (this.#options.preferStream) this.#stream();
     this.#ended = true;
     clearInterval(this.#timer);
-    if (this.#response.destroyed) return;
-    if (this.#streaming) {
-      this.#event(message);
-      this.#response.end();
-      return;
+    if (this.#journaled) {
+      this.#journaled.stream.end(message);
+    } else if (!this.#response.destroyed) {
+      if (this.#streaming) {
+        this.#event(message);
+        this.#response.end();
+      } else sendJson(this.#response, 200, message);
     }
-    sendJson(this.#response, 200, message);
   }
 
   fail(error: MoorageError): void {
@@ -74,11 +96,13 @@ export class Answer implements CallSink {
     if (this.#streaming || this.#ended || this.#response.destroyed) return;
     clearTimeout(this.#timer);
     this.#streaming = true;
-    this.#response.writeHead(200, {
-      'content-type': 'text/event-stream',
-      'cache-control': 'no-cache, no-transform',
-      'x-accel-buffering': 'no',
-    });
+    const stream = this.#options.resumable?.();
+    if (stream) {
+      const connection = new Connection(this.#response, stream, { after: 0, primed: this.#options.primed ?? false });
+      this.#journaled = { stream, connection };
+      return;
+    }
+    this.#response.writeHead(200, STREAM_HEADERS);
     this.#response.write(KEEP_ALIVE_LINE);
     this.#timer = setInterval(() => this.#response.write(KEEP_ALIVE_LINE), KEEP_ALIVE_MS);
   }

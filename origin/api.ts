@@ -9,9 +9,20 @@ import type { CryptoKey } from 'jose';
 import { httpStatus, MoorageError, toErrorBody, toMoorageError } from '../shared/errors.ts';
 import { type Grant, verifyGrant } from '../shared/grant.ts';
 import { isRequest, type JsonRpcMessage, type JsonRpcRequest, parseJson, parseMessage } from '../shared/jsonrpc.ts';
-import { MAX_MESSAGE_BYTES, MESSAGES_PATH, REPLAY_HEADER, SESSION_PATH } from '../shared/origin-api.ts';
-import { Answer, sendJson } from './answer.ts';
+import {
+  MAX_MESSAGE_BYTES,
+  MESSAGES_PATH,
+  PREFER_HEADER,
+  REPLAY_HEADER,
+  REVISION_HEADER,
+  SESSION_PATH,
+  STREAMS_PATH,
+} from '../shared/origin-api.ts';
+import { takesPriming } from '../shared/revision.ts';
+import { Answer, type AnswerOptions, sendJson } from './answer.ts';
 import type { Sessions } from './bridge/sessions.ts';
+import { Connection } from './journal/connection.ts';
+import type { Journal } from './journal/journal.ts';
 import type { Log } from './log.ts';
 import type { ServerDefinition } from './server.ts';
 
@@ -20,6 +31,7 @@ export interface ApiOptions {
   readonly edgeKey: CryptoKey;
   readonly servers: ReadonlyMap<string, ServerDefinition>;
   readonly sessions: Sessions;
+  readonly journal: Journal;
   readonly log: Log;
 }
 
@@ -45,24 +57,44 @@ async function handle(options: ApiOptions, request: IncomingMessage, response: S
   }
   if (request.method === 'DELETE' && request.url === SESSION_PATH) {
     options.sessions.end(grant.session);
+    options.journal.forget(grant.session);
     response.writeHead(204).end();
+    return;
+  }
+  if (request.method === 'GET' && request.url?.startsWith(STREAMS_PATH)) {
+    resume(options, grant, request, response);
     return;
   }
   if (request.method !== 'POST' || request.url !== MESSAGES_PATH) {
     throw new MoorageError('not_found', 'The origin has no such path.');
   }
   const message = parseMessage(parseJson(await readBody(request)));
-  await pass(options, definition, grant, message, request.headers[REPLAY_HEADER] === '1', response);
+  await pass(options, definition, grant, message, request, response);
 }
 
+/** A stream of this session, from where its reader was. @throws MoorageError `stream_unknown`. */
+function resume({ journal }: ApiOptions, grant: Grant, request: IncomingMessage, response: ServerResponse): void {
+  const { pathname, searchParams } = new URL(request.url ?? '', 'http://origin');
+  const stream = journal.find(grant.session, pathname.slice(STREAMS_PATH.length));
+  const after = Number(searchParams.get('after') ?? '0');
+  if (!stream || !Number.isSafeInteger(after) || after < 0 || after > stream.last) {
+    throw new MoorageError('stream_unknown', 'This session has no such stream (any more).');
+  }
+  if (stream.ended && !stream.after(after)) response.writeHead(204).end();
+  else new Connection(response, stream, { after, primed: isPrimed(request) });
+}
+
+const isPrimed = (request: IncomingMessage) => takesPriming(request.headers[REVISION_HEADER]?.toString());
+
 async function pass(
-  { sessions }: ApiOptions,
+  { sessions, journal }: ApiOptions,
   definition: ServerDefinition,
   grant: Grant,
   message: JsonRpcMessage,
-  replay: boolean,
+  request: IncomingMessage,
   response: ServerResponse,
 ): Promise<void> {
+  const replay = request.headers[REPLAY_HEADER] === '1';
   if (!isRequest(message)) {
     const { peer } = await sessions.get(grant.session, definition.name);
     peer.notify(grant.session, message);
@@ -74,7 +106,12 @@ async function pass(
     response.writeHead(204).end();
     return;
   }
-  const answer = new Answer(response, message.id);
+  const options: AnswerOptions = {
+    resumable: message.method === 'initialize' ? undefined : () => journal.begin(grant.session, message),
+    primed: isPrimed(request),
+    preferStream: request.headers[PREFER_HEADER] === 'stream',
+  };
+  const answer = new Answer(response, message.id, options);
   try {
     if (message.method === 'initialize') {
       answer.answer((await sessions.open(grant.session, definition, message)).initialized);

@@ -47,6 +47,7 @@ export const ERROR_CODES = {
   stream_conflict: refused(409),
   session_unknown: refused(409),
   route_stale: refused(409),
+  stream_unknown: refused(404),
   overloaded: failed(503),
   origin_away: failed(503),
   machine_failed: failed(503),

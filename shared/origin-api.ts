@@ -4,13 +4,20 @@
  * | Request | Body | Answers |
  * |---|---|---|
  * | `POST /v1/messages` | one JSON-RPC message of the client, as it came | `200 application/json` (the response), `200 text/event-stream` (messages as `data:` lines, the response last), `202` (notification or response taken) |
+ * | `GET /v1/streams/<stream>?after=<n>` | – | `200 text/event-stream` (the events after the nth, then what follows until the response), `204` (there are none and will be none) |
  * | `DELETE /v1/session` | – | `204`; the session's process is ended; unknown sessions too |
  *
  * Every request carries `Authorization: Bearer <grant>`. Failures are `{ error: { code, message, data } }` (`ErrorBody`).
  * `session_unknown` (409) means: the agent holds no process for this session; send the session's `initialize` again
  * with `Moorage-Replay: 1` (answered 204 when the server is ready), then repeat the message.
  * `route_stale` (409) means: this server or machine is not at this origin; ask the Directory again.
+ * `stream_unknown` (404) means: no such stream of this session is kept here (any more).
  * Closing the connection never cancels a call (a disconnect is no cancellation before 2026-07-28).
+ *
+ * A stream that answers a request of an open session is kept in the agent's journal. Its events have ids of kind `origin`
+ * (`event-stream.ts`), and can be asked for again within bounds (`origin/journal/bounds.ts`), also after the agent was
+ * started anew. `Moorage-Revision` is the session's revision: from 2025-11-25 on the first event has an id and no data.
+ * `Moorage-Prefer: stream` asks for a stream where a quick answer would be JSON.
  *
  * With `Moorage-Era: modern` the message is a request of the stateless era (2026-07-28) as the client sent it, envelope in
  * `_meta` included, and the answer is in that era's form. The grant's session is then a *lane*: the stable key of
@@ -22,6 +29,13 @@
 
 export const MESSAGES_PATH = '/v1/messages';
 export const SESSION_PATH = '/v1/session';
+/** Followed by the stream's name. */
+export const STREAMS_PATH = '/v1/streams/';
+
+/** The revision that the session negotiated. */
+export const REVISION_HEADER = 'moorage-revision';
+/** Set to `stream` for a client that would rather have an event stream than JSON. */
+export const PREFER_HEADER = 'moorage-prefer';
 
 /** Set to `1` on an `initialize` that the edge repeats for a session that the client already opened. */
 export const REPLAY_HEADER = 'moorage-replay';

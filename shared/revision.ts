@@ -10,6 +10,13 @@ export const ASSUMED_REVISION: LegacyRevision = '2025-03-26';
 export const isLegacyRevision = (value: unknown): value is LegacyRevision =>
   (LEGACY_REVISIONS as readonly unknown[]).includes(value);
 
+/**
+ * Whether clients of a revision take an event with an id and empty data (2025-11-25, basic/transports, "Sending Messages").
+ * Older ones fail on it: they parse every event's data as JSON. Revisions are dates, so they compare as text.
+ */
+export const takesPriming = (revision: string | null | undefined): boolean =>
+  revision !== null && revision !== undefined && revision >= '2025-11-25';
+
 /** `_meta` key by which a request of the stateless era (2026-07-28) claims its revision. */
 export const REVISION_META_KEY = 'io.modelcontextprotocol/protocolVersion';
 

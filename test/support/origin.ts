@@ -73,6 +73,7 @@ export async function startOrigin(mcpServers: Record<string, object>): Promise<O
   const unasked: OriginUnderTest['unasked'] = [];
   const parts = originParts({
     host: machines,
+    journalPath: join(dir, 'streams.db'),
     log,
     unasked: (sessions, message) => void unasked.push({ sessions, message }),
   });
