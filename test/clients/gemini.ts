@@ -1,12 +1,14 @@
 /**
- * gemini-cli, as far as it goes without a model: `mcp list` connects to each server, within five seconds, and says whether
- * it could.
+ * gemini-cli, as far as it goes without a model: `mcp list` connects to each server, pings it, and says whether it could.
  */
 import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { runIn, withHome } from './child.ts';
 import type { Run } from './client.ts';
 import { commandOf } from './install.ts';
+
+/** Without it a server has five seconds, and an emulated machine needs about that to start another process. */
+const patienceMs = 30_000;
 
 export const run: Run = (url, _call, { headers = {} } = {}) =>
   withHome(async (home) => {
@@ -15,7 +17,7 @@ export const run: Run = (url, _call, { headers = {} } = {}) =>
     await writeFile(
       join(home.path, '.gemini', 'settings.json'),
       JSON.stringify({
-        mcpServers: { judged: { httpUrl: url, headers } },
+        mcpServers: { judged: { httpUrl: url, headers, timeout: patienceMs } },
         security: { folderTrust: { enabled: false } },
       }),
     );

@@ -60,7 +60,7 @@ export async function publish(
     const day = new Date().toISOString().slice(0, 10);
     const how = `Run on ${day} by \`npm run clients\`: Node ${process.versions.node}, \`servers/time.ts\` at the edge, \`${everything}\` in a machine.`;
     await insert('docs/clients.md', `${toMarkdown(verdicts)}\n\n${how}`);
-    await insert('README.md', toMarkdown(verdicts));
+    await insert('README.md', toMarkdown(verdicts, { brief: true }));
   }
   return verdicts;
 }

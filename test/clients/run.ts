@@ -87,5 +87,6 @@ async function within(run: Promise<Outcome>): Promise<Outcome> {
 function reason(error: unknown): string {
   const text = error instanceof Error ? error.message : String(error);
   const lines = text.split('\n').filter((line) => /\w/.test(line));
-  return (lines.find((line) => /\bError\b|error:/i.test(line)) ?? lines.at(-1) ?? text).trim().slice(0, 300);
+  const telling = lines.find((line) => /\bError\b|error:/i.test(line)) ?? lines.at(-1) ?? text;
+  return telling.replace(/^\W+/, '').slice(0, 300);
 }

@@ -28,8 +28,14 @@ test('a client is a row, a server a column, and an error cannot break the table'
       '| Client | Version | Speaks | time | everything |',
       '| --- | --- | --- | --- | --- |',
       '| a client | 1.2.3 | 2025-11-25; 2026-07-28 | ✓ lists 2, calls it | ✓ lists 2, calls it |',
-      '| another | 1.2.3 | – | ✗ a \\| b &lt;c> | not run: needs Python 3.10 |',
+      '| another | 1.2.3 | – | ✗ a \\| b &lt;c> | not run needs Python 3.10 |',
     ].join('\n'),
+  );
+});
+
+test('a brief table has marks only', () => {
+  expect(toMarkdown([verdict({}), verdict({ server: 'everything', state: 'failed' })], { brief: true })).toContain(
+    '| a client | 1.2.3 | 2025-11-25 | ✓ | ✗ |',
   );
 });
 

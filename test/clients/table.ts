@@ -6,8 +6,8 @@ import type { Verdict } from './run.ts';
 const begin = '<!-- clients:begin -->';
 const end = '<!-- clients:end -->';
 
-/** One row a client, one column a server. */
-export function toMarkdown(verdicts: readonly Verdict[]): string {
+/** One row a client, one column a server; `brief` leaves out what each client did. */
+export function toMarkdown(verdicts: readonly Verdict[], { brief = false } = {}): string {
   const servers = [...new Set(verdicts.map(({ server }) => server))];
   const clients = Map.groupBy(verdicts, ({ client }) => client);
   const row = (cells: readonly string[]) => `| ${cells.join(' | ')} |`;
@@ -16,16 +16,24 @@ export function toMarkdown(verdicts: readonly Verdict[]): string {
     row(['---', '---', '---', ...servers.map(() => '---')]),
     ...[...clients].map(([client, its]) => {
       const eras = [...new Set(its.flatMap(({ era }) => era ?? []))];
-      const cells = servers.map((server) => cell(its.find((verdict) => verdict.server === server)));
+      const cells = servers.map((server) =>
+        cell(
+          its.find((verdict) => verdict.server === server),
+          brief,
+        ),
+      );
       return row([client, its[0]?.version ?? '', eras.join('; ') || '–', ...cells]);
     }),
   ].join('\n');
 }
 
-function cell(verdict: Verdict | undefined): string {
+const MARKS = { ok: '✓', failed: '✗', skipped: 'not run' } as const;
+
+function cell(verdict: Verdict | undefined, brief: boolean): string {
   if (!verdict) return '';
+  if (brief) return MARKS[verdict.state];
   const told = verdict.told.replaceAll(/\s+/g, ' ').replaceAll('|', '\\|').replaceAll('<', '&lt;');
-  return verdict.state === 'ok' ? `✓ ${told}` : `${verdict.state === 'failed' ? '✗' : 'not run:'} ${told}`;
+  return `${MARKS[verdict.state]} ${told}`;
 }
 
 /** The document with `text` between its markers, or undefined when it has none. */
