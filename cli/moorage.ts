@@ -1,17 +1,22 @@
 #!/usr/bin/env node
 /** Owns the command line: which command is meant, its options, and exit codes (0 done, 1 failed, 2 wrong usage). */
 import { parseArgs } from 'node:util';
+import { BundleError } from '../edge/local/bundle.ts';
+import { EdgeStartError } from '../edge/local/edge.ts';
+import { MachineError } from '../origin/vm/error.ts';
+import { RouterError } from '../router/error.ts';
 import { ConfigError } from '../shared/config.ts';
-import { UsageError } from './state.ts';
+import { DEFAULT_CONFIG } from './config-file.ts';
 import { up } from './up.ts';
+import { UsageError } from './usage.ts';
 
 const HELP = `moorage: one address for all your MCP servers
 
 Usage: moorage <command> [options]
 
 Commands:
-  up       serve the configured servers on this machine (what "npm start" does)
-  help     show this text
+  up              serve the configured servers on this machine (what "npm start" does)
+  help            show this text
 
 Options of up:
   --config FILE  the configuration (default: moorage.jsonc)
@@ -37,19 +42,34 @@ async function main(argv: readonly string[]): Promise<number> {
     process.stdout.write(HELP);
     return 0;
   }
-  if (command !== 'up' || rest.length > 0)
-    throw new UsageError(`Unknown command "${positionals.join(' ')}". See "moorage help".`);
-  const port = values.port === undefined ? undefined : Number(values.port);
-  if (port !== undefined && !(Number.isInteger(port) && port >= 0 && port <= 65535))
-    throw new UsageError('--port takes a number from 0 to 65535.');
-  return await up({ config: values.config ?? 'moorage.jsonc', state: values.state, port, yes: values.yes });
+  const { config = DEFAULT_CONFIG, state } = values;
+  switch (command) {
+    case 'up':
+      if (rest.length > 0) throw unknown(positionals);
+      return await up({ config, state, port: portOf(values.port), yes: values.yes });
+    default:
+      throw unknown(positionals);
+  }
 }
+
+const unknown = (positionals: readonly string[]): UsageError =>
+  new UsageError(`Unknown command or option: "${positionals.join(' ')}". See "moorage help".`);
+
+function portOf(text: string | undefined): number | undefined {
+  if (text === undefined) return undefined;
+  const port = Number(text);
+  if (Number.isInteger(port) && port >= 0 && port <= 65535) return port;
+  throw new UsageError('--port takes a number from 0 to 65535.');
+}
+
+/** Failures that a message explains: no stack is printed for them. */
+const EXPECTED = [ConfigError, UsageError, RouterError, BundleError, EdgeStartError, MachineError];
 
 try {
   process.exitCode = await main(process.argv.slice(2));
 } catch (error) {
-  if (error instanceof ConfigError || error instanceof UsageError) {
-    process.stderr.write(`${error.message}\n`);
+  if (EXPECTED.some((kind) => error instanceof kind)) {
+    process.stderr.write(`${(error as Error).message}\n`);
     process.exitCode = error instanceof UsageError ? 2 : 1;
   } else if (error instanceof TypeError && 'code' in error && String(error.code).startsWith('ERR_PARSE_ARGS')) {
     process.stderr.write(`${error.message}\nSee "moorage help".\n`);

@@ -1,4 +1,5 @@
 /** Owns what `moorage up` tells: one URL a server, and a configuration that can be pasted into an MCP client. Pure. */
+import { clientConfig } from '../router/client-config.ts';
 import { type Config, isEdgeServer, isHttpServer, machineOf } from '../shared/config.ts';
 
 export interface SummaryOptions {
@@ -33,13 +34,7 @@ export function summary({ config, url, accelerator, fallback }: SummaryOptions):
     '',
     'Paste into your MCP client:',
     '',
-    clientConfig(config, url),
+    JSON.stringify(clientConfig(config, url), null, 2),
     '',
   ].join('\n');
-}
-
-/** `mcpServers` for a client that speaks Streamable HTTP. */
-export function clientConfig(config: Config, url: string): string {
-  const entries = [...config.servers.keys()].map((name) => [name, { type: 'http', url: `${url}/${name}/mcp` }]);
-  return JSON.stringify({ mcpServers: Object.fromEntries(entries) }, null, 2);
 }

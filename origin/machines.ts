@@ -53,10 +53,14 @@ export class Machines implements ServerHost {
     return this.#options.driver ? definition.runtime : 'process';
   }
 
-  /** Builds every image that is not there, with progress in the log. @throws MachineError naming what to do. */
-  async prepare(): Promise<void> {
-    for (const definition of this.#definitions.values()) {
-      if (this.runtimeOf(definition.key) === 'vm') await this.#image(definition);
+  /**
+   * Builds the images of these machines that are not there, with progress in the log.
+   * @throws MachineError naming what to do.
+   */
+  async prepare(keys: Iterable<string> = this.#definitions.keys()): Promise<void> {
+    for (const key of keys) {
+      const definition = this.#definitions.get(key);
+      if (definition && this.runtimeOf(definition.key) === 'vm') await this.#image(definition);
     }
   }
 

@@ -27,9 +27,6 @@ const chosen = contenders.filter(({ name }) => name.toLowerCase().includes(value
 const onVerdict = ({ client, server, state, told, era, milliseconds }: Verdict) =>
   console.error(`${state.padEnd(7)} ${client} at ${server}: ${told} (${era ?? 'nothing settled'}, ${milliseconds} ms)`);
 
-// What a framework leaves unhandled must not end the round, and Moorage with it: its verdict is in already.
-process.on('unhandledRejection', (error) => console.error(`left behind by a client: ${error}`));
-
 const verdicts =
   values.url.length > 0
     ? await runAll(chosen, values.url.map(target), onVerdict, {

@@ -21,7 +21,9 @@ const LAYERS: readonly Layer[] = [
   { folder: 'edge/local', from: ['edge/local', 'shared'], node: true },
   { folder: 'origin', from: ['origin', 'origin/guest', 'shared'], node: true },
   { folder: 'origin/guest', from: ['origin/guest'], node: true },
-  { folder: 'cli', from: ['cli', 'edge/local', 'origin', 'shared'], node: true },
+  { folder: 'router', from: ['router', 'edge/local', 'origin', 'shared'], node: true },
+  { folder: 'cli', from: ['cli', 'router', 'edge/local', 'origin', 'shared'], node: true },
+  { folder: 'examples', from: ['examples'], node: true },
   { folder: 'servers', from: ['servers'], node: false },
 ];
 
@@ -73,6 +75,7 @@ describe('layers', () => {
     ['origin/a.ts', `import 'cloudflare:workers';`],
     ['shared/a.ts', `import type { X } from '../edge/x.ts';`],
     ['shared/a.ts', `import {\n  a,\n  b,\n} from '../cli/up.ts';`],
+    ['router/a.ts', `import { x } from '../cli/up.ts';`],
     ['servers/a.ts', `import { x } from '../shared/errors.ts';`],
   ])('the test itself finds a fault in %s: %s', (file, source) => {
     expect(faults(file, source)).toHaveLength(1);

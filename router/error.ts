@@ -1,0 +1,19 @@
+/** Owns why a router cannot be started: expected failures with a stable code, each told so that its reader can act. */
+
+export type RouterErrorCode =
+  /** Somebody else uses the state folder. */
+  | 'state_in_use'
+  /** What lies in the state folder cannot be used. */
+  | 'state_damaged'
+  /** This host cannot run microVMs and the caller did not allow another way. */
+  | 'host_unfit';
+
+export class RouterError extends Error {
+  override readonly name = 'RouterError';
+  readonly code: RouterErrorCode;
+
+  constructor(code: RouterErrorCode, message: string) {
+    super(message);
+    this.code = code;
+  }
+}

@@ -1,0 +1,226 @@
+/**
+ * Owns a whole router inside one process: state folder, edge, agent and machines, started in order and stopped in the
+ * reverse one. `moorage up` and `moorage stdio` are this and a terminal; a program imports it as `moorage`.
+ *
+ * This is the composition root: the only module that knows both halves. They still meet only over HTTP and the link.
+ * Invariants: nothing is ever installed from here; whatever was started is stopped when a later step fails.
+ */
+import { join, resolve } from 'node:path';
+import { startEdge } from '../edge/local/edge.ts';
+import { startAgent } from '../origin/agent.ts';
+import { defaultCacheDir } from '../origin/images/cache.ts';
+import { ensureMachineImage } from '../origin/images/machine-image.ts';
+import { type Log, openLog } from '../origin/log.ts';
+import { Machines } from '../origin/machines.ts';
+import { machineDefinitions, type ServerDefinition, serverDefinitions } from '../origin/server.ts';
+import { evictLeftover } from '../origin/vm/disk.ts';
+import { MachineError } from '../origin/vm/error.ts';
+import { QemuDriver } from '../origin/vm/qemu.ts';
+import { type Config, type ConfigInput, isEdgeServer, parseConfigObject } from '../shared/config.ts';
+import { type ClientConfig, clientConfig } from './client-config.ts';
+import { type Fallback, settleIsolation } from './isolation.ts';
+import { keepEdge } from './keep-edge.ts';
+import { type Mount, mountAt } from './mount.ts';
+import { type HolderKind, loadKeys, publicHalf, socketPath, type TakenState, takeState } from './state.ts';
+import { VERSION } from './version.ts';
+
+export { ConfigError, type ConfigInput } from '../shared/config.ts';
+export type { ClientConfig } from './client-config.ts';
+export { RouterError, type RouterErrorCode } from './error.ts';
+export type { Fallback } from './isolation.ts';
+
+export interface RouterOptions {
+  /** Paths in the configuration are relative to this folder. Default: the working directory. */
+  readonly configDir?: string;
+  /** Keys, sessions, disks and logs; one router at a time. Default: `.moorage` in `configDir`. */
+  readonly stateDir?: string;
+  /** Loopback port of the edge. Default 0, a free one; `edge.port` of the configuration is for `moorage up`. */
+  readonly port?: number;
+  /**
+   * Where clients reach the router when the program mounts `handler` or `fetch`, with the path that is mounted:
+   * `https://tools.example.com/mcp`. Its path is what is stripped, its host is one that requests may name, and it is
+   * what `clientConfig` tells. Default: the edge's own URL.
+   */
+  readonly baseUrl?: string;
+  /** What becomes of servers with runtime `vm` where this host cannot run them. Default `refuse`. */
+  readonly fallback?: Fallback;
+  /** Servers whose images are built before the router is ready: the others' first call waits. Default: all. */
+  readonly prepare?: readonly string[];
+  /** Takes lines for the owner, level info and above; everything is in `<stateDir>/logs` anyway. */
+  readonly log?: (line: string) => void;
+}
+
+export interface Router extends Mount {
+  /** Base URL of the edge on loopback, without a slash at its end. A server is at `<url>/<server>/mcp`. */
+  readonly url: string;
+  /** What separates machines from the host: `none` where no server needs a machine. */
+  readonly isolation: 'vm' | 'process' | 'none';
+  /** How microVMs run; undefined where there are none, or none was prepared. */
+  readonly accelerator: 'kvm' | 'tcg' | undefined;
+  /** Resolves when the router has ended: `closed` by `close`, or `failed` (the log has the reason; call `close` still). */
+  readonly ended: Promise<'closed' | 'failed'>;
+  /** `mcpServers` for a client that speaks Streamable HTTP. */
+  clientConfig(): ClientConfig;
+  /** Ends everything and gives the state folder back. Calls in flight get a few seconds; open streams are cut. */
+  close(): Promise<void>;
+}
+
+/**
+ * Starts a router for what `moorage.jsonc` would hold; resolves when it serves.
+ * @throws ConfigError, RouterError, BundleError (an edge server's module has a fault), EdgeStartError.
+ */
+export async function createRouter(config: ConfigInput, options: RouterOptions = {}): Promise<Router> {
+  return await startRouter(parseConfigObject(config), options, 'program');
+}
+
+/** As `createRouter`, for a configuration that was parsed. `kind` is what others are told about who uses the folder. */
+export async function startRouter(config: Config, options: RouterOptions, kind: HolderKind): Promise<Router> {
+  const configDir = resolve(options.configDir ?? '.');
+  const stateDir = resolve(options.stateDir ?? join(configDir, '.moorage'));
+  const base = baseOf(options.baseUrl);
+  const state = takeState(stateDir, kind);
+  const undo: (() => void | Promise<void>)[] = [() => state.release()];
+  const close = once(async () => {
+    for (const step of undo.reverse()) await step();
+  });
+  try {
+    const log = openLog(join(stateDir, 'logs'), options.log ?? (() => {}));
+    return await compose({ config, options, configDir, stateDir, base, state, log, undo, close });
+  } catch (error) {
+    await close();
+    throw error;
+  }
+}
+
+interface Composition {
+  readonly config: Config;
+  readonly options: RouterOptions;
+  readonly configDir: string;
+  readonly stateDir: string;
+  readonly base: URL | undefined;
+  readonly state: TakenState;
+  readonly log: Log;
+  /** Takes the way back of each step that was done. */
+  readonly undo: (() => void | Promise<void>)[];
+  readonly close: () => Promise<void>;
+}
+
+async function compose(composition: Composition): Promise<Router> {
+  const { options, configDir, stateDir, base, state, log, undo, close } = composition;
+  for (const warning of composition.config.warnings) log.warn(warning);
+  const keys = await loadKeys(stateDir);
+  const { config, isolation } = await settleIsolation(composition.config, options.fallback ?? 'refuse', log);
+  const servers = serverDefinitions(config);
+  const definitions = machineDefinitions(servers);
+  const cacheDir = defaultCacheDir();
+  for (const { key } of definitions) await evictLeftover(join(stateDir, 'machines', key));
+  const driver = isolation === 'vm' ? new QemuDriver({ cacheDir }) : undefined;
+  const machines = new Machines({ definitions, stateDir, cacheDir, configDir, log, ...(driver ? { driver } : {}) });
+  const wanted = preparedMachines(servers, options.prepare);
+  const accelerator = driver && wanted.size > 0 ? await chooseAccelerator(driver, cacheDir, log) : undefined;
+
+  const listen = agentAddress(config, stateDir);
+  const edgeServers = [...config.servers].flatMap(([name, entry]): [string, string][] =>
+    isEdgeServer(entry) ? [[name, resolve(configDir, entry.tools)]] : [],
+  );
+  const edge = await keepEdge(
+    (port) =>
+      startEdge({
+        host: config.edge.host,
+        port,
+        stateDir: join(stateDir, 'edge'),
+        configDir,
+        edgeServers: Object.fromEntries(edgeServers),
+        edgeKey: JSON.stringify(keys.edge),
+        sessionSecret: keys.sessionSecret,
+        origins: [{ id: config.origin.id, key: publicHalf(keys.origin), address: listen.address }],
+        log: (line) => log.warn(`edge: ${line}`),
+      }),
+    options.port ?? 0,
+    log,
+  );
+  let agentStop: (() => Promise<void>) | undefined;
+  undo.push(async () => {
+    await edge.stop();
+    await agentStop?.();
+  });
+  if (servers.length > 0) {
+    const agent = await startAgent({
+      originId: config.origin.id,
+      key: keys.origin,
+      edgeKey: publicHalf(keys.edge),
+      edgeUrl: edge.url,
+      listen: listen.where,
+      version: VERSION,
+      servers,
+      machines,
+      journalPath: join(stateDir, 'streams.db'),
+      log,
+    });
+    agentStop = () => agent.stop();
+    await agent.ready;
+  }
+  state.publish(edge.url);
+  await prepare(machines, wanted, log);
+  return {
+    url: edge.url,
+    isolation,
+    accelerator,
+    ended: edge.ended,
+    ...mountAt(edge, base),
+    clientConfig: () => clientConfig(config, base === undefined ? edge.url : base.href.replace(/\/$/, '')),
+    close,
+  };
+}
+
+function baseOf(text: string | undefined): URL | undefined {
+  if (text === undefined) return undefined;
+  const url = URL.parse(text);
+  if (url && /^https?:$/.test(url.protocol) && url.search === '' && url.hash === '') return url;
+  throw new TypeError(`baseUrl must be an http(s) URL such as "https://tools.example.com/mcp", not "${text}".`);
+}
+
+/** Keys of the machines that these servers run in. */
+function preparedMachines(servers: readonly ServerDefinition[], names: readonly string[] | undefined): Set<string> {
+  const prepared = names === undefined ? servers : servers.filter(({ name }) => names.includes(name));
+  return new Set(prepared.map(({ machine }) => machine));
+}
+
+/** Images that cannot be built leave their servers unusable, and the others served. */
+async function prepare(machines: Machines, keys: ReadonlySet<string>, log: Log): Promise<void> {
+  try {
+    await machines.prepare(keys);
+  } catch (error) {
+    if (!(error instanceof MachineError)) throw error;
+    log.error(`${error.message}${error.detail ? `\n${error.detail}` : ''}`);
+  }
+}
+
+async function chooseAccelerator(driver: QemuDriver, cacheDir: string, log: Log): Promise<'kvm' | 'tcg'> {
+  const image = await ensureMachineImage(cacheDir, (text) => log.info(text));
+  const { accelerator, reason } = await driver.accelerator(image);
+  if (accelerator === 'tcg') log.warn(`KVM does not work here, machines are emulated and slow: ${reason}`);
+  else log.info('machines run on KVM');
+  return accelerator;
+}
+
+function agentAddress(config: Config, stateDir: string) {
+  const { listen } = config.origin;
+  if (listen === undefined) {
+    const socket = socketPath(stateDir);
+    return { address: `unix:${socket}`, where: { socket } };
+  }
+  const at = listen.lastIndexOf(':');
+  return {
+    address: listen,
+    where: { host: listen.slice(0, at).replace(/^\[|\]$/g, ''), port: Number(listen.slice(at + 1)) },
+  };
+}
+
+function once(run: () => Promise<void>): () => Promise<void> {
+  let running: Promise<void> | undefined;
+  return () => {
+    running ??= run();
+    return running;
+  };
+}
