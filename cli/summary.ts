@@ -32,6 +32,8 @@ export function summary({ config, url, accelerator, fallback }: SummaryOptions):
     '',
     ...lines,
     '',
+    `All of them as one server: ${url}/mcp`,
+    '',
     'Paste into your MCP client:',
     '',
     JSON.stringify(clientConfig(config, url), null, 2),

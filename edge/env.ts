@@ -8,8 +8,8 @@ import type { CryptoKey, JWK } from 'jose';
 import { z } from 'zod';
 import { MoorageError } from '../shared/errors.ts';
 import { importKey } from '../shared/grant.ts';
+import type { Aggregate } from './aggregate/object.ts';
 import type { Directory } from './directory/object.ts';
-import type { Lane } from './lane/object.ts';
 import type { Origin } from './origin/object.ts';
 import type { Session } from './session/object.ts';
 
@@ -17,7 +17,7 @@ export interface Env {
   readonly SESSION: DurableObjectNamespace<Session>;
   readonly DIRECTORY: DurableObjectNamespace<Directory>;
   readonly ORIGIN: DurableObjectNamespace<Origin>;
-  readonly LANE: DurableObjectNamespace<Lane>;
+  readonly AGGREGATE: DurableObjectNamespace<Aggregate>;
   /** The edge's private Ed25519 key, a JWK as JSON. Secret. */
   readonly MOORAGE_EDGE_KEY?: string;
   /** What session ids are authenticated with: any text of 32 bytes or more. Secret. */
@@ -28,6 +28,8 @@ export interface Env {
   readonly MOORAGE_AUTH?: string;
   /** `0` or unset: each session in an object of its own. N: sessions share N objects (cheaper on a host of your own). */
   readonly MOORAGE_SESSION_SHARDS?: string;
+  /** JSON: `{ servers: [glob …], tools: [glob …] }`, what `/mcp` shows. Unset: everything. */
+  readonly MOORAGE_AGGREGATE?: string;
 }
 
 /** An origin as the edge knows it before it ever dialled in. */
@@ -90,6 +92,18 @@ export function shardsOf(env: Env): number {
     throw new MoorageError('internal', 'MOORAGE_SESSION_SHARDS of this edge must be a whole number from 0 to 4096.');
   }
   return shards;
+}
+
+const aggregateSchema = z.object({ servers: z.array(z.string()), tools: z.array(z.string()) });
+
+/** What `/mcp` shows. @throws MoorageError `internal` when `MOORAGE_AGGREGATE` is malformed. */
+export function aggregateSettingsOf(env: Env): z.infer<typeof aggregateSchema> {
+  const text = env.MOORAGE_AGGREGATE ?? '{"servers":["*"],"tools":["*"]}';
+  try {
+    return aggregateSchema.parse(JSON.parse(text));
+  } catch {
+    throw new MoorageError('internal', 'MOORAGE_AGGREGATE of this edge is not { "servers": [...], "tools": [...] }.');
+  }
 }
 
 /** The key that signs grants. @throws MoorageError `internal` when it is missing or unusable. */

@@ -6,6 +6,7 @@
 import { Hono } from 'hono';
 import { MoorageError } from '../shared/errors.ts';
 import { LINK_PATH } from '../shared/link.ts';
+import { serveAggregate } from './aggregate/serve.ts';
 import { authenticate, checkOrigin } from './authenticate.ts';
 import { directoryOf } from './directory/object.ts';
 import type { Env } from './env.ts';
@@ -81,6 +82,14 @@ routes.all('/:server/mcp', async (context) => {
     principal,
     waitUntil: (promise) => context.executionCtx.waitUntil(promise),
   });
+});
+
+routes.all('/mcp', async (context) => {
+  const { env, req } = context;
+  const principal = authenticate(env.MOORAGE_AUTH, new URL(req.url), req.raw.headers);
+  const waitUntil = (promise: Promise<unknown>) => context.executionCtx.waitUntil(promise);
+  const inner = (server: string, request: Request) => serveMcp({ env, request, server, principal, waitUntil });
+  return await serveAggregate({ env, request: req.raw, principal, waitUntil, inner });
 });
 
 routes.notFound((context) => {

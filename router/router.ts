@@ -131,6 +131,7 @@ async function compose(composition: Composition): Promise<Router> {
         stateDir: join(stateDir, 'edge'),
         configDir,
         edgeServers: Object.fromEntries(edgeServers),
+        aggregate: config.aggregate,
         edgeKey: JSON.stringify(keys.edge),
         sessionSecret: keys.sessionSecret,
         origins: [{ id: config.origin.id, key: publicHalf(keys.origin), address: listen.address }],

@@ -164,12 +164,20 @@ const loopback = z.enum(['127.0.0.1', 'localhost', '::1'], {
   error: 'only loopback addresses are served without authentication: use "127.0.0.1"',
 });
 
+const globs = z
+  .array(z.string().regex(/^!?[A-Za-z0-9._*-]{1,128}$/, 'write a glob such as "notes*" or "!*__delete_*"'))
+  .min(1);
+
 export const configSchema = z.strictObject({
   $schema: z.string().optional(),
   mcpServers: z.record(z.string(), z.unknown()),
   edge: z
     .strictObject({ host: loopback.default('127.0.0.1'), port: z.number().int().min(0).max(65535).default(8787) })
     .default({ host: '127.0.0.1', port: 8787 }),
+  /** What `/mcp`, all servers as one, shows. */
+  aggregate: z
+    .strictObject({ servers: globs.default(['*']), tools: globs.default(['*']) })
+    .default({ servers: ['*'], tools: ['*'] }),
   origin: z
     .strictObject({
       id: z
@@ -191,6 +199,7 @@ export type ConfigInput = z.input<typeof configSchema>;
 export interface Config {
   readonly servers: ReadonlyMap<string, ServerEntry>;
   readonly edge: { readonly host: string; readonly port: number };
+  readonly aggregate: { readonly servers: readonly string[]; readonly tools: readonly string[] };
   readonly origin: { readonly id: string; readonly listen?: string | undefined };
   /** Things that were read and have no effect, worth one line to the owner. */
   readonly warnings: readonly string[];
@@ -240,7 +249,8 @@ export function parseConfigObject(value: unknown): Config {
   problems.push(...machineProblems(servers));
   if (servers.size === 0 && problems.length === 0) problems.push('mcpServers: add at least one server');
   if (problems.length > 0) throw new ConfigError(problems);
-  return { servers, edge: parsed.data.edge, origin: parsed.data.origin, warnings };
+  const { edge, origin, aggregate } = parsed.data;
+  return { servers, edge, origin, aggregate, warnings };
 }
 
 function parseEntry(entry: unknown): z.ZodSafeParseResult<ServerEntry> {

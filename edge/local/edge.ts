@@ -13,7 +13,7 @@ import type { Readable } from 'node:stream';
 import { setTimeout as delay } from 'node:timers/promises';
 import { z } from 'zod';
 import { bundleWorker } from './bundle.ts';
-import { type WorkerdOrigin, workerdConfig } from './workerd-config.ts';
+import { type AggregateSettings, type WorkerdOrigin, workerdConfig } from './workerd-config.ts';
 
 /** Path of the binary for this platform: the package is CommonJS and has no types. */
 const { default: WORKERD } = createRequire(import.meta.url)('workerd') as { readonly default: string };
@@ -25,6 +25,8 @@ const END_WITHIN_MS = 1_000;
 const NOISE = /^stack: |^workerd\/jsg\/util\.c\+\+:\d+: error: .*No such file or directory/;
 /** Lines of its output that are kept to explain a start that failed. */
 const KEPT_LINES = 20;
+
+const EVERYTHING: AggregateSettings = { servers: ['*'], tools: ['*'] };
 
 export interface EdgeOptions {
   /** Address to listen on: a loopback address. */
@@ -41,6 +43,8 @@ export interface EdgeOptions {
   /** 32 bytes of text or more; sessions do not outlive a change. */
   readonly sessionSecret: string;
   readonly origins: readonly WorkerdOrigin[];
+  /** What `/mcp` shows. Default: everything. */
+  readonly aggregate?: AggregateSettings | undefined;
   /** Takes each line that workerd writes. */
   readonly log: (line: string) => void;
 }
@@ -73,7 +77,17 @@ export async function startEdge(options: EdgeOptions): Promise<RunningEdge> {
   const pidFile = join(stateDir, 'workerd.pid');
   await mkdir(storage, { recursive: true, mode: 0o700 });
   await bundleWorker({ configDir, edgeServers, outFile: join(stateDir, 'worker.js') });
-  await writeFile(config, workerdConfig({ host, port, worker: 'worker.js', storage, origins: options.origins }));
+  await writeFile(
+    config,
+    workerdConfig({
+      host,
+      port,
+      worker: 'worker.js',
+      storage,
+      origins: options.origins,
+      aggregate: options.aggregate ?? EVERYTHING,
+    }),
+  );
   await endLeftover(pidFile, config);
 
   const child = spawn(WORKERD, ['serve', '--control-fd=3', config], {

@@ -16,7 +16,7 @@ const CLASSES = [
   { binding: 'SESSION', className: 'Session', uniqueKey: 'moorage-session' },
   { binding: 'DIRECTORY', className: 'Directory', uniqueKey: 'moorage-directory' },
   { binding: 'ORIGIN', className: 'Origin', uniqueKey: 'moorage-origin' },
-  { binding: 'LANE', className: 'Lane', uniqueKey: 'moorage-lane' },
+  { binding: 'AGGREGATE', className: 'Aggregate', uniqueKey: 'moorage-aggregate' },
 ] as const;
 
 export interface WorkerdOrigin {
@@ -27,6 +27,11 @@ export interface WorkerdOrigin {
   readonly address: string;
 }
 
+export interface AggregateSettings {
+  readonly servers: readonly string[];
+  readonly tools: readonly string[];
+}
+
 export interface WorkerdOptions {
   readonly host: string;
   readonly port: number;
@@ -35,16 +40,19 @@ export interface WorkerdOptions {
   /** Absolute path of the objects' storage. */
   readonly storage: string;
   readonly origins: readonly WorkerdOrigin[];
+  /** What `/mcp` shows: globs over servers' names, and over `server__tool`. */
+  readonly aggregate: AggregateSettings;
 }
 
 /** The text of the configuration file. */
-export function workerdConfig({ host, port, worker, storage, origins }: WorkerdOptions): string {
+export function workerdConfig({ host, port, worker, storage, origins, aggregate }: WorkerdOptions): string {
   const known = origins.map(({ id, key }) => ({ id, key, service: serviceOf(id) }));
   const bindings = [
     ...CLASSES.map(({ binding, className }) => `(name = ${q(binding)}, durableObjectNamespace = ${q(className)})`),
     ...SECRETS.map((name) => `(name = ${q(name)}, fromEnvironment = ${q(name)})`),
     `(name = "MOORAGE_AUTH", text = "loopback")`,
     `(name = "MOORAGE_SESSION_SHARDS", text = ${q(String(SESSION_SHARDS))})`,
+    `(name = "MOORAGE_AGGREGATE", text = ${q(JSON.stringify(aggregate))})`,
     `(name = "MOORAGE_ORIGINS", text = ${q(JSON.stringify(known))})`,
     ...origins.map(({ id }) => `(name = ${q(serviceOf(id))}, service = ${q(`origin-${id}`)})`),
   ];

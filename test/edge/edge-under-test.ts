@@ -2,7 +2,7 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { type RunningEdge, startEdge } from '../../edge/local/edge.ts';
+import { type EdgeOptions, type RunningEdge, startEdge } from '../../edge/local/edge.ts';
 import type { JsonRpcMessage } from '../../shared/jsonrpc.ts';
 import { keyPair, PROTOCOL, ScriptedLink, ScriptedOrigin } from './scripted-origin.ts';
 
@@ -21,7 +21,10 @@ export interface UnderTest {
 }
 
 /** Starts an edge with the scripted origin `local`, whose link is not dialled. */
-export async function edgeUnderTest(edgeServers: Readonly<Record<string, string>> = {}): Promise<UnderTest> {
+export async function edgeUnderTest(
+  edgeServers: Readonly<Record<string, string>> = {},
+  settings: Pick<EdgeOptions, 'aggregate'> = {},
+): Promise<UnderTest> {
   const stateDir = await mkdtemp(join(tmpdir(), 'moorage-edge-'));
   const edgeKeys = await keyPair();
   const originKeys = await keyPair();
@@ -33,6 +36,7 @@ export async function edgeUnderTest(edgeServers: Readonly<Record<string, string>
       host: '127.0.0.1',
       port: 0,
       stateDir: join(stateDir, 'edge'),
+      ...settings,
       configDir: ROOT,
       edgeServers,
       edgeKey: JSON.stringify(edgeKeys.privateJwk),

@@ -7,6 +7,7 @@ const options = {
   host: '127.0.0.1',
   port: 0,
   worker: 'worker.js',
+  aggregate: { servers: ['*'], tools: ['*'] },
   storage: '/state/"quoted"/storage',
   origins: [{ id: 'my-host', key: { kty: 'OKP', x: 'public' }, address: 'unix:/run/origin.sock' }],
 };

@@ -1,0 +1,245 @@
+/**
+ * Owns `/mcp`: every server that the caller may use, as one (eras with sessions).
+ *
+ * Tools and prompts are named `server__name`, resources `server+uri` (`names.ts`). A request goes to the server that its
+ * name says; lists are those of all servers; notifications come from all. Everything is done by way of the servers' own
+ * endpoints. Invariant: one server that fails takes nothing from the others.
+ */
+import { MoorageError } from '../../shared/errors.ts';
+import {
+  isRequest,
+  isResponse,
+  type JsonRpcMessage,
+  type JsonRpcRequest,
+  type RequestId,
+} from '../../shared/jsonrpc.ts';
+import { isLegacyRevision, LEGACY_REVISIONS } from '../../shared/revision.ts';
+import { directoryOf } from '../directory/object.ts';
+import { aggregateSettingsOf, sessionKeyOf } from '../env.ts';
+import { checkVersion, type Exchange, initializeParams, SESSION_HEADER } from '../mcp.ts';
+import { unwrap } from '../outcome.ts';
+import { accepts, readMessage } from '../read-message.ts';
+import { respondError } from '../respond.ts';
+import { isSessionId, mintSessionId } from '../session/id.ts';
+import { answerFrom, resultResponse } from './answer.ts';
+import { findHashed, isListMethod, listAll } from './lists.ts';
+import { type Inner, Members, memberRequest } from './members.ts';
+import { candidates, passes, readName, UriNames } from './names.ts';
+import { type AggregateState, aggregateOf } from './object.ts';
+import { fromServer, readQuestionId, targetOf, toServer } from './rewrite.ts';
+import { openAggregateStream } from './stream.ts';
+
+/** Stands for all servers in the tag of a session id. No server can have this name. */
+const ALL = '*';
+const VERSION_HEADER = 'mcp-protocol-version';
+/** What `/mcp` can do as a whole: a server that lacks one of it adds nothing to it. */
+const CAPABILITIES = {
+  tools: { listChanged: true },
+  prompts: { listChanged: true },
+  resources: { listChanged: true, subscribe: true },
+  completions: {},
+  logging: {},
+};
+const INSTRUCTIONS =
+  'Several MCP servers behind one address. A tool or prompt "a__b" is "b" of server "a"; a resource "a+uri" is "uri" of server "a".';
+
+export interface AggregateExchange extends Omit<Exchange, 'server'> {
+  readonly inner: Inner;
+}
+
+/** Serves one request to `/mcp`; every failure is an answer. */
+export async function serveAggregate(exchange: AggregateExchange): Promise<Response> {
+  let id: RequestId | null = null;
+  try {
+    switch (exchange.request.method) {
+      case 'POST': {
+        const { message } = await readMessage(exchange.request);
+        if (isRequest(message)) id = message.id;
+        return await post(exchange, message);
+      }
+      case 'GET':
+        return await get(exchange);
+      case 'DELETE':
+        return await end(exchange);
+      default:
+        throw new MoorageError('method_not_allowed', 'An MCP endpoint takes POST, GET and DELETE.', {
+          allow: 'POST, GET, DELETE, OPTIONS',
+        });
+    }
+  } catch (thrown) {
+    return respondError(thrown, id);
+  }
+}
+
+async function post(exchange: AggregateExchange, message: JsonRpcMessage): Promise<Response> {
+  if (isRequest(message) && message.method === 'initialize') return await initialize(exchange, message);
+  const { session, state } = await admit(exchange);
+  const members = new Members({
+    env: exchange.env,
+    session,
+    state,
+    inner: exchange.inner,
+    version: exchange.request.headers.get(VERSION_HEADER),
+  });
+  if (isResponse(message)) {
+    const asked = readQuestionId(message.id);
+    if (asked && Object.hasOwn(state.members, asked.server)) {
+      const response = await members.post(asked.server, { ...message, id: asked.id });
+      await response.body?.cancel();
+    }
+    return new Response(null, { status: 202 });
+  }
+  if (!isRequest(message)) {
+    // Members are told when they are opened that the client is initialized.
+    if (message.method !== 'notifications/initialized') await members.tell(message);
+    return new Response(null, { status: 202 });
+  }
+  return await request(exchange, session, members, message);
+}
+
+async function initialize({ env, principal }: AggregateExchange, request: JsonRpcRequest): Promise<Response> {
+  const parsed = initializeParams.safeParse(request.params);
+  if (!parsed.success) {
+    throw new MoorageError('invalid_params', `initialize is malformed: ${parsed.error.issues[0]?.message}.`);
+  }
+  const { protocolVersion } = parsed.data;
+  const spoken = isLegacyRevision(protocolVersion) ? protocolVersion : LEGACY_REVISIONS[0];
+  const id = await mintSessionId(await sessionKeyOf(env), ALL, crypto.getRandomValues(new Uint8Array(16)));
+  await aggregateOf(env, id).open(principal.subject, JSON.stringify({ ...parsed.data, protocolVersion: spoken }));
+  const response = resultResponse(request, {
+    protocolVersion: spoken,
+    capabilities: CAPABILITIES,
+    serverInfo: { name: 'moorage', title: 'Moorage', version: '1' },
+    instructions: INSTRUCTIONS,
+  });
+  response.headers.set(SESSION_HEADER, id);
+  return response;
+}
+
+async function request(
+  exchange: AggregateExchange,
+  session: string,
+  members: Members,
+  message: JsonRpcRequest,
+): Promise<Response> {
+  const { env, waitUntil } = exchange;
+  const { method } = message;
+  if (method === 'ping') return resultResponse(message, {});
+  if (method === 'logging/setLevel') {
+    const level = String(message.params?.level);
+    await aggregateOf(env, session).setLogLevel(level);
+    await members.tell({ ...message, id: 'moorage-level' });
+    return resultResponse(message, {});
+  }
+  const servers = await serversOf(exchange);
+  const uris = await UriNames.of(servers);
+  const { tools } = aggregateSettingsOf(env);
+  const page = (of: string) => (server: string, cursor: string | undefined) => {
+    const params = { ...message.params, cursor };
+    return members.ask(server, { jsonrpc: '2.0', id: 'moorage-list', method: of, params });
+  };
+  if (isListMethod(method)) {
+    const { cursor } = message.params ?? {};
+    const late = (_server: string, done: Promise<unknown>) => {
+      const changed = `notifications/${method.split('/')[0]}/list_changed`;
+      const say = () => aggregateOf(env, session).say(JSON.stringify({ jsonrpc: '2.0', method: changed }));
+      waitUntil(done.then(say, () => undefined));
+    };
+    const listing = listAll({
+      method,
+      servers,
+      cursor: typeof cursor === 'string' ? cursor : undefined,
+      page: page(method),
+      uris,
+      tools,
+      late,
+    });
+    return await answerFrom(
+      message,
+      listing.then((result) => resultResponse(message, result)),
+      (same) => same,
+    );
+  }
+  const resolve = async (): Promise<{ server: string; known: string }> => {
+    const target = targetOf(message);
+    if (target.by === 'nothing') throw new MoorageError('method_not_found', `"${method}" is not served at /mcp.`);
+    if (target.by === 'uri') {
+      const read = uris.read(target.uri);
+      if (!read) throw unknown('resource', target.uri);
+      return { server: read.server, known: read.uri };
+    }
+    const read = readName(target.name);
+    const list = target.by === 'tool' ? 'tools/list' : 'prompts/list';
+    const found =
+      read === 'hashed' ? await findHashed(target.name, candidates(target.name, servers), list, page(list)) : read;
+    if (!found || !servers.includes(found.server)) throw unknown(target.by, target.name);
+    if (target.by === 'tool' && !passes(`${found.server}__${found.name}`, tools)) throw unknown('tool', target.name);
+    return { server: found.server, known: found.name };
+  };
+  const target = resolve();
+  const work = target.then(({ server, known }) => members.post(server, toServer(message, known)));
+  let server = '';
+  target.then(
+    (resolved) => {
+      server = resolved.server;
+    },
+    () => undefined,
+  );
+  return await answerFrom(message, work, (passed) => fromServer(server, passed, uris, method));
+}
+
+async function get(exchange: AggregateExchange): Promise<Response> {
+  const { env, request, principal, inner } = exchange;
+  if (!accepts(request.headers.get('accept'), ['text/event-stream'])) {
+    throw new MoorageError('not_acceptable', 'The stream of a session is text/event-stream: Accept must list it.');
+  }
+  const { session } = await admit(exchange);
+  const uris = await UriNames.of(await serversOf(exchange));
+  return await openAggregateStream({
+    env,
+    session,
+    principal: principal.subject,
+    version: request.headers.get(VERSION_HEADER),
+    inner,
+    translate: (server, message) => fromServer(server, message, uris),
+  });
+}
+
+async function end(exchange: AggregateExchange): Promise<Response> {
+  const { env, principal, inner, waitUntil } = exchange;
+  const { session } = await admit(exchange);
+  const members = unwrap(await aggregateOf(env, session).end(principal.subject));
+  const ends = Object.entries(members).map(([server, member]) =>
+    inner(server, memberRequest('DELETE', { [SESSION_HEADER]: member })),
+  );
+  waitUntil(Promise.allSettled(ends));
+  return new Response(null, { status: 204 });
+}
+
+async function admit({
+  env,
+  request,
+  principal,
+}: AggregateExchange): Promise<{ session: string; state: AggregateState }> {
+  const session = request.headers.get(SESSION_HEADER);
+  if (session === null) {
+    throw new MoorageError('session_required', `Send initialize first, then its ${SESSION_HEADER} with every request.`);
+  }
+  if (!(await isSessionId(await sessionKeyOf(env), ALL, session))) {
+    throw new MoorageError('session_not_found', 'This session does not exist or has ended. Initialize a new one.');
+  }
+  checkVersion(request);
+  return { session, state: unwrap(await aggregateOf(env, session).admit(principal.subject)) };
+}
+
+async function serversOf({ env }: AggregateExchange): Promise<string[]> {
+  const { servers } = aggregateSettingsOf(env);
+  return (await directoryOf(env).list()).filter((server) => passes(server, servers));
+}
+
+function unknown(what: 'tool' | 'prompt' | 'resource', name: string): MoorageError {
+  return new MoorageError(
+    'invalid_params',
+    `Unknown ${what}: ${name.slice(0, 200)}. List again: names at /mcp are "server__name".`,
+  );
+}

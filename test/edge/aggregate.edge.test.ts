@@ -1,0 +1,184 @@
+/** `/mcp` on a real workerd: two edge servers that ask, the time server, and an origin that fails or is scripted. */
+import { Client, StreamableHTTPClientTransport } from '@modelcontextprotocol/client';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { UNAVAILABLE } from '../../edge/aggregate/lists.ts';
+import { edgeUnderTest, type UnderTest } from './edge-under-test.ts';
+import { event, json, plain, result } from './scripted-origin.ts';
+
+const file = (path: string) => new URL(path, import.meta.url).pathname;
+let edge: UnderTest;
+let link: Awaited<ReturnType<UnderTest['dial']>>;
+
+beforeAll(async () => {
+  edge = await edgeUnderTest(
+    {
+      asking: file('./asking-server.ts'),
+      'asking.v1': file('./asking-server-v1.ts'),
+      time: file('../../servers/time.ts'),
+      hidden: file('../../servers/time.ts'),
+    },
+    { aggregate: { servers: ['*', '!hidden'], tools: ['*', '!time__convert_*'] } },
+  );
+  link = await edge.dial();
+  await link.hello(['far']);
+});
+afterAll(() => edge.stop());
+
+async function connect(capabilities: object = { elicitation: {}, sampling: {} }): Promise<Client> {
+  const client = new Client({ name: 'test', version: '1' }, { capabilities });
+  await client.connect(new StreamableHTTPClientTransport(new URL(`${edge.url}/mcp`)));
+  return client;
+}
+const textOf = (called: object) => (called as { content: { text: string }[] }).content[0]?.text;
+
+describe('all servers as one', () => {
+  test('lists those of every server that is shown, under names that lead back', async () => {
+    edge.origin.handler = ({ message, replay, ...rest }, response) => {
+      const method = 'method' in message ? message.method : '';
+      if (method === 'tools/list')
+        json(response, result(message, { tools: [{ name: 'x', inputSchema: { type: 'object' } }] }));
+      else plain({ message, replay, ...rest }, response);
+    };
+    const client = await connect();
+    const { tools } = await client.listTools();
+    const names = tools.map((tool) => tool.name);
+    expect(names).toContain('asking__ask_name');
+    expect(names).toContain('time__get_current_time');
+    expect(names).toContain('far__x');
+    expect(names.some((name) => /^asking_v1__.*_[0-9a-f]{8}$/.test(name))).toBe(true);
+    expect(names).not.toContain('time__convert_time');
+    expect(names.filter((name) => name.startsWith('hidden'))).toEqual([]);
+    expect(new Set(names).size).toBe(names.length);
+    expect((await client.listTools()).tools.map((tool) => tool.name)).toEqual(names);
+    await client.close();
+  });
+
+  test('calls reach their server, also under a hashed name; what is filtered or unknown is refused', async () => {
+    const client = await connect();
+    const called = await client.callTool({ name: 'time__get_current_time', arguments: { timezone: 'UTC' } });
+    expect(JSON.parse(textOf(called) ?? '')).toMatchObject({ timezone: 'UTC' });
+    const hashed = (await client.listTools()).tools.find((tool) => tool.name.startsWith('asking_v1__subscriptions'));
+    expect(textOf(await client.callTool({ name: hashed?.name ?? '', arguments: {} }))).toBe('');
+    for (const name of ['time__convert_time', 'hidden__get_current_time', 'nosuch__tool', 'echo', 'a_00000000']) {
+      await expect(client.callTool({ name, arguments: {} })).rejects.toMatchObject({ code: -32602 });
+    }
+    await client.close();
+  });
+
+  test('a server’s question finds the client and its answer the server', async () => {
+    const client = await connect();
+    client.setRequestHandler('elicitation/create', () => ({ action: 'accept', content: { name: 'Ada' } }));
+    expect(textOf(await client.callTool({ name: 'asking__ask_name', arguments: {} }))).toBe('accept {"name":"Ada"}');
+    await client.close();
+  });
+
+  test('one server that fails is named, the others are listed', async () => {
+    edge.origin.handler = ({ message }, response) => {
+      json(response, {
+        jsonrpc: '2.0',
+        id: 'id' in message ? message.id : null,
+        error: { code: -32603, message: 'broken' },
+      });
+    };
+    const client = await connect();
+    const listed = await client.listTools();
+    expect(listed.tools.map((tool) => tool.name)).toContain('time__get_current_time');
+    expect(listed._meta?.[UNAVAILABLE]).toEqual([{ server: 'far', reason: 'broken' }]);
+    edge.origin.handler = plain;
+    await client.close();
+  });
+
+  test('resources keep their server: read, subscribe, and updates that come unasked', async () => {
+    edge.origin.handler = ({ message, ...rest }, response) => {
+      const method = 'method' in message ? message.method : '';
+      const params = ('params' in message ? message.params : {}) as { uri?: string };
+      if (method === 'resources/list') json(response, result(message, { resources: [{ uri: 'note:1', name: 'one' }] }));
+      else if (method === 'resources/read')
+        json(response, result(message, { contents: [{ uri: params.uri, text: 'hi' }] }));
+      else if (method === 'resources/subscribe') json(response, result(message));
+      else plain({ message, ...rest }, response);
+    };
+    const client = await connect();
+    const { resources } = await client.listResources();
+    expect(resources).toMatchObject([{ uri: 'far+note:1', name: 'one' }]);
+    expect((await client.readResource({ uri: 'far+note:1' })).contents).toMatchObject([
+      { uri: 'far+note:1', text: 'hi' },
+    ]);
+    const updated = new Promise<string>((resolve) => {
+      client.setNotificationHandler('notifications/resources/updated', ({ params }) => resolve(params.uri));
+    });
+    await client.subscribeResource({ uri: 'far+note:1' });
+    const subscribed = edge.origin.arrived.findLast(
+      ({ message }) => 'method' in message && message.method === 'resources/subscribe',
+    );
+    link.send({
+      type: 'event',
+      seq: 1,
+      sessions: [subscribed?.grant.session ?? ''],
+      message: {
+        jsonrpc: '2.0',
+        method: 'notifications/resources/updated',
+        params: { uri: 'note:1' },
+      },
+    });
+    expect(await updated).toBe('far+note:1');
+    await client.close();
+  });
+
+  test('a member session that was lost is opened again; ending the session ends the members', async () => {
+    edge.origin.handler = plain;
+    const client = await connect();
+    const transport = client.transport as StreamableHTTPClientTransport;
+    await client.callTool({ name: 'far__x', arguments: {} }).catch(() => undefined);
+    const before = edge.origin.arrived.filter(
+      ({ message }) => 'method' in message && message.method === 'initialize',
+    ).length;
+    expect(before).toBeGreaterThan(0);
+    await transport.terminateSession();
+    await expect.poll(() => edge.origin.ended.length).toBeGreaterThan(0);
+    await expect(client.listTools()).rejects.toThrow();
+  });
+
+  test('progress streams through, with the caller’s token', async () => {
+    edge.origin.handler = ({ message, ...rest }, response) => {
+      if (!('method' in message) || message.method !== 'tools/call') return plain({ message, ...rest }, response);
+      const { _meta } = message.params as { _meta: { progressToken: string } };
+      const token = _meta.progressToken;
+      response.writeHead(200, { 'content-type': 'text/event-stream' });
+      for (const progress of [1, 2]) {
+        response.write(
+          event({ jsonrpc: '2.0', method: 'notifications/progress', params: { progressToken: token, progress } }),
+        );
+      }
+      response.end(event(result(message, { content: [{ type: 'resource_link', uri: 'note:2', name: 'two' }] })));
+    };
+    const client = await connect();
+    const seen: number[] = [];
+    const called = await client.callTool(
+      { name: 'far__x', arguments: {} },
+      { onprogress: ({ progress }) => seen.push(progress) },
+    );
+    expect(seen).toEqual([1, 2]);
+    expect(called).toMatchObject({ content: [{ type: 'resource_link', uri: 'far+note:2' }] });
+    edge.origin.handler = plain;
+    await client.close();
+  });
+
+  test('sessions of one endpoint mean nothing at another', async () => {
+    const headers = { accept: 'application/json, text/event-stream', 'content-type': 'application/json' };
+    const params = { protocolVersion: '2025-11-25', capabilities: {}, clientInfo: { name: 't', version: '1' } };
+    const opened = await fetch(`${edge.url}/time/mcp`, {
+      method: 'POST',
+      headers,
+      body: JSON.stringify({ jsonrpc: '2.0', id: 1, method: 'initialize', params }),
+    });
+    const session = opened.headers.get('mcp-session-id') ?? '';
+    const body = JSON.stringify({ jsonrpc: '2.0', id: 2, method: 'tools/list' });
+    const other = await fetch(`${edge.url}/mcp`, {
+      method: 'POST',
+      headers: { ...headers, 'mcp-session-id': session },
+      body,
+    });
+    expect(other.status).toBe(404);
+  });
+});
