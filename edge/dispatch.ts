@@ -27,9 +27,12 @@ export interface Carried {
   readonly onAnswer?: (answer: JsonRpcMessage) => Promise<void>;
 }
 
+/** What it takes to bring an answer back. */
+export type Awaiting = Pick<Carried, 'env' | 'message' | 'onAnswer'> & { readonly admission: Pick<Admission, 'route'> };
+
 /** Methods that change nothing that matters when they are repeated: everything of MCP but the calling of tools. */
 const HARMLESS =
-  /^(initialize|ping|completion\/complete|logging\/setLevel|(tools|prompts|resources|resources\/templates|roots)\/list|prompts\/get|resources\/(read|subscribe|unsubscribe)|tasks\/(get|list|result|cancel))$/;
+  /^(initialize|ping|server\/discover|subscriptions\/listen|completion\/complete|logging\/setLevel|(tools|prompts|resources|resources\/templates|roots)\/list|prompts\/get|resources\/(read|subscribe|unsubscribe)|tasks\/(get|list|result|cancel))$/;
 
 /** Carries a message. @throws MoorageError. */
 export async function dispatch(carried: Carried): Promise<Response> {
@@ -94,7 +97,7 @@ async function restoreSession(env: Env, origin: string, grant: string, restore: 
 const encode = (message: JsonRpcMessage) => new TextEncoder().encode(JSON.stringify(message));
 
 /** A JSON answer is read whole: one that breaks off must not reach the client as half a message. */
-async function wholeAnswer(response: Response, carried: Carried, request: JsonRpcRequest): Promise<Response> {
+export async function wholeAnswer(response: Response, carried: Awaiting, request: JsonRpcRequest): Promise<Response> {
   let bytes: Uint8Array<ArrayBuffer>;
   try {
     bytes = await readBounded(response, MAX_MESSAGE_BYTES);
@@ -118,9 +121,9 @@ async function wholeAnswer(response: Response, carried: Carried, request: JsonRp
  * The origin's events as they come, byte for byte. A stream that ends without the response is completed with an error
  * for it, so that no client waits for ever.
  */
-function guard(
+export function guard(
   body: ReadableStream<Uint8Array>,
-  carried: Carried,
+  carried: Awaiting,
   request: JsonRpcRequest,
 ): ReadableStream<Uint8Array> {
   const reader = body.getReader();
@@ -165,7 +168,7 @@ function guard(
 }
 
 /** What can be said of a request whose exchange broke. `unsent`: it certainly did not arrive. */
-async function explain({ env, admission, message }: Carried, unsent: boolean): Promise<MoorageError> {
+export async function explain({ env, admission, message }: Awaiting, unsent: boolean): Promise<MoorageError> {
   const { origin } = admission.route as OriginRoute;
   const method = 'method' in message ? message.method : '';
   if (!unsent && !HARMLESS.test(method)) {

@@ -10,6 +10,7 @@ import { MoorageError } from '../shared/errors.ts';
 import { importKey } from '../shared/grant.ts';
 import type { Aggregate } from './aggregate/object.ts';
 import type { Directory } from './directory/object.ts';
+import type { Lane } from './lane/object.ts';
 import type { Origin } from './origin/object.ts';
 import type { Session } from './session/object.ts';
 
@@ -17,6 +18,7 @@ export interface Env {
   readonly SESSION: DurableObjectNamespace<Session>;
   readonly DIRECTORY: DurableObjectNamespace<Directory>;
   readonly ORIGIN: DurableObjectNamespace<Origin>;
+  readonly LANE: DurableObjectNamespace<Lane>;
   readonly AGGREGATE: DurableObjectNamespace<Aggregate>;
   /** The edge's private Ed25519 key, a JWK as JSON. Secret. */
   readonly MOORAGE_EDGE_KEY?: string;

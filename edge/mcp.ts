@@ -1,18 +1,21 @@
 /**
  * Owns a server's endpoint, `/<server>/mcp`, in the era with sessions (MCP 2025-03-26 to 2025-11-25, Streamable HTTP).
  *
- * Sessions are ours: their ids are minted here, and whatever runs behind them may come and go. What claims the stateless
- * era (2026-07-28) is refused in the way that makes clients of both eras fall back to `initialize`.
+ * Sessions are ours: their ids are minted here, and whatever runs behind them may come and go. Messages of the stateless
+ * era (2026-07-28) come to the same URL and are `modern/`'s.
  */
 import { edgeServers } from 'moorage:edge-servers';
 import { z } from 'zod';
 import { MoorageError } from '../shared/errors.ts';
-import { isRequest, isResponse, type JsonRpcMessage, type JsonRpcRequest, type RequestId } from '../shared/jsonrpc.ts';
-import { isLegacyRevision, LEGACY_REVISIONS, REVISION_META_KEY } from '../shared/revision.ts';
+import { isRequest, type JsonRpcMessage, type JsonRpcRequest, type RequestId } from '../shared/jsonrpc.ts';
+import { headerClaimsModern } from '../shared/mirrored-headers.ts';
+import { isLegacyRevision, LEGACY_REVISIONS } from '../shared/revision.ts';
 import type { Principal } from './authenticate.ts';
 import { dispatch } from './dispatch.ts';
 import { answerAtEdge } from './edge-servers/answer.ts';
 import { type Env, sessionKeyOf } from './env.ts';
+import { isModern } from './modern/classify.ts';
+import { serveModern } from './modern/serve.ts';
 import { unwrap } from './outcome.ts';
 import { accepts, type ReadMessage, readMessage } from './read-message.ts';
 import { respondError } from './respond.ts';
@@ -43,12 +46,19 @@ export const initializeParams = z.looseObject({
 /** Serves one request to the endpoint; every failure is an answer. */
 export async function serveMcp(exchange: Exchange): Promise<Response> {
   let id: RequestId | null = null;
+  const { request } = exchange;
+  const header = (name: string) => request.headers.get(name);
   try {
-    switch (exchange.request.method) {
+    if (request.method !== 'POST' && headerClaimsModern(header)) {
+      throw new MoorageError('method_not_allowed', 'This revision has no sessions and no streams to open: POST.', {
+        allow: 'POST, OPTIONS',
+      });
+    }
+    switch (request.method) {
       case 'POST': {
-        const read = await readMessage(exchange.request);
+        const read = await readMessage(request);
         if (isRequest(read.message)) id = read.message.id;
-        return await post(exchange, read);
+        return isModern(read.message, header) ? await serveModern(exchange, read) : await post(exchange, read);
       }
       case 'GET':
         return await get(exchange);
@@ -66,7 +76,6 @@ export async function serveMcp(exchange: Exchange): Promise<Response> {
 
 async function post(exchange: Exchange, read: ReadMessage): Promise<Response> {
   const { message } = read;
-  refuseStateless(message);
   if (isRequest(message) && message.method === 'initialize') return await initialize(exchange, read, message);
   const session = await sessionIdOf(exchange);
   checkVersion(exchange.request);
@@ -175,18 +184,6 @@ async function sessionIdOf({ env, request, server }: Exchange): Promise<string> 
 export function checkVersion(request: Request): void {
   const version = request.headers.get(VERSION_HEADER);
   if (version !== null && !isLegacyRevision(version)) throw unsupported(version);
-}
-
-/** @throws MoorageError for a message of the era without sessions: `unsupported_protocol_version`, `invalid_request` for the probe. */
-function refuseStateless(message: JsonRpcMessage): void {
-  if (isResponse(message)) return;
-  if (message.method === 'server/discover') {
-    // Any other error than -32022, which says that the server is of that era: its client would not fall back.
-    throw new MoorageError('invalid_request', 'server/discover belongs to 2026-07-28. Send initialize here.');
-  }
-  const meta = message.params?._meta;
-  const claim = meta !== null && typeof meta === 'object' ? (meta as Record<string, unknown>)[REVISION_META_KEY] : null;
-  if (typeof claim === 'string') throw unsupported(claim);
 }
 
 function unsupported(requested: string): MoorageError {

@@ -3,6 +3,7 @@ import { routes } from './routes.ts';
 
 export { Aggregate } from './aggregate/object.ts';
 export { Directory } from './directory/object.ts';
+export { Lane } from './lane/object.ts';
 export { Origin } from './origin/object.ts';
 export { Session } from './session/object.ts';
 

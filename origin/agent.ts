@@ -13,6 +13,8 @@ import type { JWK } from 'jose';
 import { importKey } from '../shared/grant.ts';
 import type { JsonRpcMessage } from '../shared/jsonrpc.ts';
 import { originApi } from './api.ts';
+import { Eras } from './bridge/eras.ts';
+import { Lanes } from './bridge/lanes.ts';
 import { Sessions } from './bridge/sessions.ts';
 import { type ServerHost, Upstreams } from './bridge/upstreams.ts';
 import { Journal } from './journal/journal.ts';
@@ -52,6 +54,7 @@ export interface RunningAgent {
 export interface OriginParts {
   readonly sessions: Sessions;
   readonly journal: Journal;
+  readonly lanes: Lanes;
   close(): Promise<void>;
 }
 
@@ -71,7 +74,9 @@ export function originParts(options: {
     await upstreams.close();
     journal.close();
   };
-  return { sessions, journal, close };
+  const eras = new Eras({ upstreams, log: options.log });
+  const lanes = new Lanes({ upstreams, eras });
+  return { sessions, lanes, journal, close };
 }
 
 /** Calls in flight get this long to finish when the agent stops, in milliseconds. */

@@ -31,6 +31,8 @@ export interface AnswerOptions {
   readonly primed?: boolean;
   /** The client would rather have a stream: it begins at once. */
   readonly preferStream?: boolean;
+  /** Every failure is a JSON-RPC error with status 200: the exchange itself succeeded. */
+  readonly inBand?: boolean;
 }
 
 /** The HTTP answer to request `id`. */
@@ -49,6 +51,10 @@ export class Answer implements CallSink {
     this.#options = options;
     this.#timer = setTimeout(() => this.#stream(), options.preferStream ? 0 : JSON_WITHIN_MS);
     response.once('close', () => clearInterval(this.#timer));
+  }
+
+  get settled(): boolean {
+    return this.#ended;
   }
 
   /** A reader that left and knows where it was comes back for what was said meanwhile. */
@@ -83,7 +89,7 @@ export class Answer implements CallSink {
 
   fail(error: MoorageError): void {
     if (this.#ended) return;
-    if (this.#streaming || isInBand(error.code)) {
+    if (this.#streaming || this.#options.inBand || isInBand(error.code)) {
       this.answer(failure(this.#id, error));
       return;
     }

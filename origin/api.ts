@@ -3,13 +3,18 @@
  * its bound, and hands the message to its session's process.
  *
  * Order matters: nothing of a request is looked at before its grant is verified.
+ *
+ * Messages of the era without sessions (`Moorage-Era: modern`) go to their lane. Their failures are answers: the exchange
+ * itself succeeds as soon as a request was read, and a connection that closes before its answer cancels the request.
  */
 import type { IncomingMessage, RequestListener, ServerResponse } from 'node:http';
 import type { CryptoKey } from 'jose';
 import { httpStatus, MoorageError, toErrorBody, toMoorageError } from '../shared/errors.ts';
 import { type Grant, verifyGrant } from '../shared/grant.ts';
 import { isRequest, type JsonRpcMessage, type JsonRpcRequest, parseJson, parseMessage } from '../shared/jsonrpc.ts';
+import { PARAM_HEADER_PREFIX } from '../shared/mirrored-headers.ts';
 import {
+  ERA_HEADER,
   MAX_MESSAGE_BYTES,
   MESSAGES_PATH,
   PREFER_HEADER,
@@ -20,6 +25,7 @@ import {
 } from '../shared/origin-api.ts';
 import { takesPriming } from '../shared/revision.ts';
 import { Answer, type AnswerOptions, sendJson } from './answer.ts';
+import type { Lanes, Sender } from './bridge/lanes.ts';
 import type { Sessions } from './bridge/sessions.ts';
 import { Connection } from './journal/connection.ts';
 import type { Journal } from './journal/journal.ts';
@@ -32,6 +38,7 @@ export interface ApiOptions {
   readonly servers: ReadonlyMap<string, ServerDefinition>;
   readonly sessions: Sessions;
   readonly journal: Journal;
+  readonly lanes: Lanes;
   readonly log: Log;
 }
 
@@ -55,9 +62,14 @@ async function handle(options: ApiOptions, request: IncomingMessage, response: S
   if (!definition || definition.machine !== grant.machine) {
     throw new MoorageError('route_stale', `The server "${grant.server}" is not at this origin.`);
   }
+  const isModern = request.headers[ERA_HEADER] === 'modern';
   if (request.method === 'DELETE' && request.url === SESSION_PATH) {
-    options.sessions.end(grant.session);
-    options.journal.forget(grant.session);
+    if (isModern) {
+      await options.lanes.end(senderOf(grant), definition);
+    } else {
+      options.sessions.end(grant.session);
+      options.journal.forget(grant.session);
+    }
     response.writeHead(204).end();
     return;
   }
@@ -69,6 +81,10 @@ async function handle(options: ApiOptions, request: IncomingMessage, response: S
     throw new MoorageError('not_found', 'The origin has no such path.');
   }
   const message = parseMessage(parseJson(await readBody(request)));
+  if (isModern) {
+    await passModern(options, definition, grant, message, paramHeaders(request), response);
+    return;
+  }
   await pass(options, definition, grant, message, request, response);
 }
 
@@ -123,6 +139,41 @@ async function pass(
     if (!(thrown instanceof MoorageError)) throw thrown;
     answer.fail(thrown);
   }
+}
+
+async function passModern(
+  { lanes }: ApiOptions,
+  definition: ServerDefinition,
+  grant: Grant,
+  message: JsonRpcMessage,
+  headers: Record<string, string>,
+  response: ServerResponse,
+): Promise<void> {
+  const sender = senderOf(grant);
+  if (!isRequest(message)) {
+    await lanes.notify(sender, definition, message);
+    response.writeHead(202).end();
+    return;
+  }
+  const gone = new AbortController();
+  const answer = new Answer(response, message.id, { inBand: true });
+  response.once('close', () => {
+    if (!answer.settled) gone.abort();
+  });
+  try {
+    await lanes.request({ sender, definition, message, headers, signal: gone.signal }, answer);
+  } catch (thrown) {
+    if (!(thrown instanceof MoorageError)) throw thrown;
+    answer.fail(thrown);
+  }
+}
+
+const senderOf = ({ principal, session }: Grant): Sender => ({ principal, lane: session });
+
+/** Arguments that the client repeats in headers: unknown ones pass untouched (2026-07-28, streamable-http). */
+function paramHeaders(request: IncomingMessage): Record<string, string> {
+  const named = Object.entries(request.headers).filter(([name]) => name.startsWith(PARAM_HEADER_PREFIX));
+  return Object.fromEntries(named.map(([name, value]) => [name, [value ?? ''].flat().join(', ')]));
 }
 
 async function authenticate({ originId, edgeKey }: ApiOptions, request: IncomingMessage): Promise<Grant> {

@@ -84,11 +84,12 @@ export class Instance {
     }
   }
 
-  /** Repeats what the session did so far. The answers were given to the client before. */
-  async restore(restore: Restore): Promise<void> {
-    await this.#ask(initializeOf(restore, this.#call));
+  /** Repeats what the session did so far. Its client has the answers; the one to initialize comes back all the same. */
+  async restore(restore: Restore): Promise<JsonRpcMessage> {
+    const answer = await this.#ask(initializeOf(restore, this.#call));
     this.#in({ jsonrpc: '2.0', method: 'notifications/initialized' });
     for (const request of restoringRequests(restore, this.#call)) await this.#ask(request);
+    return answer;
   }
 
   /** Gives the server the client's request. From now on everything that it says goes to `emit`. */

@@ -16,6 +16,7 @@ const CLASSES = [
   { binding: 'SESSION', className: 'Session', uniqueKey: 'moorage-session' },
   { binding: 'DIRECTORY', className: 'Directory', uniqueKey: 'moorage-directory' },
   { binding: 'ORIGIN', className: 'Origin', uniqueKey: 'moorage-origin' },
+  { binding: 'LANE', className: 'Lane', uniqueKey: 'moorage-lane' },
   { binding: 'AGGREGATE', className: 'Aggregate', uniqueKey: 'moorage-aggregate' },
 ] as const;
 

@@ -1,7 +1,7 @@
 /**
  * Owns how the edge calls an origin: through a service binding (a Unix socket, Workers VPC) or the URL of a tunnel.
  *
- * Nothing of the client's request travels on but the message: no headers, no credentials.
+ * Nothing of the client's request travels on but the message (and `Mcp-Param-*` headers of 2026-07-28): no credentials.
  */
 import { type ErrorCode, fromErrorBody, MoorageError } from '../../shared/errors.ts';
 import { MESSAGES_PATH, REPLAY_HEADER, SESSION_PATH } from '../../shared/origin-api.ts';
@@ -38,6 +38,13 @@ export class Broken extends Error {
   }
 }
 
+/** What goes along with a request of the stateless era. */
+export interface Extra {
+  readonly headers: Readonly<Record<string, string>>;
+  /** Aborted when the client leaves: the exchange is then broken off. */
+  readonly signal: AbortSignal;
+}
+
 /**
  * Sends one message. Answers with the origin's response (status 200, 202 or 204).
  * @throws Broken when there was no usable answer; MoorageError with what the origin reports.
@@ -48,8 +55,13 @@ export async function postMessage(
   grant: string,
   bytes: Uint8Array,
   replay = false,
+  extra?: Extra,
 ): Promise<Response> {
-  const headers = new Headers({ 'content-type': 'application/json', authorization: `Bearer ${grant}` });
+  const headers = new Headers({
+    ...extra?.headers,
+    'content-type': 'application/json',
+    authorization: `Bearer ${grant}`,
+  });
   headers.set('accept', 'application/json, text/event-stream');
   if (replay) headers.set(REPLAY_HEADER, '1');
   const message = watched(bytes);
@@ -61,7 +73,7 @@ export async function postMessage(
       method: 'POST',
       headers,
       body: message.body,
-      signal: timeout.signal,
+      signal: extra ? AbortSignal.any([timeout.signal, extra.signal]) : timeout.signal,
     });
   } catch (thrown) {
     if (thrown instanceof MoorageError) throw thrown;

@@ -126,7 +126,6 @@ describe('a POST', () => {
     ['2025-03-26', 200],
     ['2024-11-05', 200],
     ['1999-01-01', 400],
-    ['2026-07-28', 400],
   ])('MCP-Protocol-Version %s is %i', async (version, status) => {
     const response = await (await opened()).post(list, { 'mcp-protocol-version': version });
     expect(response.status).toBe(status);
@@ -138,16 +137,16 @@ describe('a POST', () => {
     }
   });
 
-  test('server/discover is refused as by a server of sessions, so that clients fall back', async () => {
-    const probe = { jsonrpc: '2.0', id: 1, method: 'server/discover' } as const;
-    expect(await refusal(await client().post(probe))).toEqual([400, -32600, 'invalid_request', 1]);
-  });
-
-  test('a claim of the stateless era is refused with the revisions that are served', async () => {
-    const params = { _meta: { 'io.modelcontextprotocol/protocolVersion': '2026-07-28' } };
-    const response = await client().post({ ...list, params });
-    expect(response.status).toBe(400);
-    expect(await response.json()).toMatchObject({ error: { code: -32022, data: { requested: '2026-07-28' } } });
+  test.each([
+    ['server/discover', { jsonrpc: '2.0', id: 1, method: 'server/discover' }, {}],
+    ['a request under the version header of the stateless era', list, { 'mcp-protocol-version': '2026-07-28' }],
+  ])('%s without an envelope is told what it lacks', async (_, message, headers) => {
+    const wire = await opened();
+    const response = await wire.post(JSON.stringify(message), headers as Record<string, string>);
+    expect([response.status, await response.json()]).toMatchObject([
+      400,
+      { id: message.id, error: { code: -32602, data: { code: 'envelope_invalid' } } },
+    ]);
   });
 });
 

@@ -1,0 +1,65 @@
+/**
+ * Owns the carrying of one request of the stateless era (2026-07-28) to an origin, and of the answer back.
+ *
+ * Invariants: the request goes out once, or again only where the origin said that it did not take it; it is always
+ * answered; a client that leaves cancels it, so its disconnect is carried on (2026-07-28, "Cancellation").
+ */
+import { MoorageError } from '../../shared/errors.ts';
+import type { JsonRpcRequest } from '../../shared/jsonrpc.ts';
+import { PARAM_HEADER_PREFIX } from '../../shared/mirrored-headers.ts';
+import { ERA_HEADER } from '../../shared/origin-api.ts';
+import { explain, guard, wholeAnswer } from '../dispatch.ts';
+import type { Env } from '../env.ts';
+import { type LaneAdmission, type LaneHolder, laneOf } from '../lane/object.ts';
+import { Broken, postMessage } from '../origin/client.ts';
+import { unwrap } from '../outcome.ts';
+import { STREAM_HEADERS } from '../respond.ts';
+import { withStatus } from './status.ts';
+
+export interface CarriedRequest {
+  readonly env: Env;
+  readonly holder: LaneHolder;
+  readonly request: JsonRpcRequest;
+  readonly bytes: Uint8Array<ArrayBuffer>;
+  /** The client's headers, of which only `Mcp-Param-*` travel on. */
+  readonly headers: Headers;
+  /** Aborted when the client leaves. */
+  readonly signal: AbortSignal;
+}
+
+/** Carries a request. @throws MoorageError. */
+export async function carryModern(carried: CarriedRequest): Promise<Response> {
+  const { env, request, bytes, signal } = carried;
+  let admission = await admitted(carried, null);
+  const extra = { headers: travelling(carried.headers), signal };
+  for (let rerouted = false; ; rerouted = true) {
+    const awaiting = { env, admission, message: request };
+    try {
+      const response = await postMessage(env, admission.route.origin, admission.grant, bytes, false, extra);
+      const type = response.headers.get('content-type') ?? '';
+      if (response.status === 200 && type.startsWith('text/event-stream') && response.body) {
+        return new Response(guard(response.body, awaiting, request), { headers: STREAM_HEADERS });
+      }
+      if (response.status === 200) return await withStatus(await wholeAnswer(response, awaiting, request));
+      await response.body?.cancel();
+      throw new MoorageError('server_failed', 'The origin took the request and gave no answer.');
+    } catch (thrown) {
+      // Nobody is left to be answered; 499 is what proxies log for it.
+      if (signal.aborted) return new Response(null, { status: 499 });
+      if (thrown instanceof Broken) throw await explain(awaiting, thrown.unsent);
+      if (!(thrown instanceof MoorageError) || thrown.code !== 'route_stale') throw thrown;
+      if (rerouted) throw new MoorageError('server_failed', 'The origin does not run this server any more. Try again.');
+      admission = await admitted(carried, admission);
+    }
+  }
+}
+
+async function admitted({ env, holder }: CarriedRequest, stale: LaneAdmission | null): Promise<LaneAdmission> {
+  return unwrap(await laneOf(env, holder.id).admit(holder, stale));
+}
+
+/** What goes to the origin beside the request. */
+function travelling(headers: Headers): Record<string, string> {
+  const params = [...headers].filter(([name]) => name.startsWith(PARAM_HEADER_PREFIX));
+  return { [ERA_HEADER]: 'modern', ...Object.fromEntries(params) };
+}

@@ -1,0 +1,41 @@
+/**
+ * Owns a server's endpoint for messages of the stateless era (2026-07-28): judged, then answered by a server of the edge
+ * or carried to an origin. There is no session: requests of one principal at one server share a lane.
+ */
+import { edgeServers } from 'moorage:edge-servers';
+import { KEEP_ALIVE_MS } from '../../shared/origin-api.ts';
+import { answerModernAtEdge } from '../edge-servers/modern.ts';
+import { sessionKeyOf } from '../env.ts';
+import { laneId } from '../lane/id.ts';
+import type { Exchange } from '../mcp.ts';
+import type { ReadMessage } from '../read-message.ts';
+import { carryModern } from './carry.ts';
+import { checkModern } from './classify.ts';
+import { heldOpen } from './hold.ts';
+
+/** A call whose client has gone is cancelled after about twice this time, in milliseconds. */
+const NOTICE_WITHIN_MS = 2000;
+
+/** Answers one message. @throws MoorageError. */
+export async function serveModern(exchange: Exchange, { message, bytes }: ReadMessage): Promise<Response> {
+  const { env, request: http, server, waitUntil } = exchange;
+  const checked = checkModern(message, (name) => http.headers.get(name));
+  if (!checked) return new Response(null, { status: 202 });
+  const { request, envelope } = checked;
+  const principal = exchange.principal.subject;
+  const lane = await laneId(await sessionKeyOf(env), server, principal);
+  const leaving = new AbortController();
+  http.signal.addEventListener('abort', () => leaving.abort());
+  const { signal } = leaving;
+  const answer = () => {
+    const factory = Object.hasOwn(edgeServers, server) ? edgeServers[server] : undefined;
+    if (!factory) {
+      const holder = { id: lane, server, principal };
+      return carryModern({ env, holder, request, bytes, headers: http.headers, signal });
+    }
+    const context = { server, session: lane, principal };
+    return answerModernAtEdge({ env, factory, context, request, envelope, http, signal, waitUntil });
+  };
+  const beatMs = request.method === 'subscriptions/listen' ? KEEP_ALIVE_MS : NOTICE_WITHIN_MS;
+  return await heldOpen(answer(), { id: request.id, beatMs, leaving });
+}

@@ -1,0 +1,147 @@
+/**
+ * Owns which eras a deployment's server speaks: asked once, with `server/discover` on a channel of its own, and kept in
+ * memory for as long as the agent runs (2026-07-28, basic/versioning, "Backward Compatibility").
+ *
+ * A server built before 2026-07-28 may answer the probe with any error, hang, or die of it. None of that touches a
+ * session: the probe's channel is ended, and `initialize` goes to a fresh one. A server that cannot be reached at all is
+ * no verdict.
+ */
+import { MoorageError } from '../../shared/errors.ts';
+import type { JsonRpcRequest, JsonRpcResponse } from '../../shared/jsonrpc.ts';
+import { isRecord, META, MODERN_REVISIONS } from '../../shared/rev-2026-07-28.ts';
+import { MODERN_REVISION } from '../../shared/revision.ts';
+import type { Log } from '../log.ts';
+import { isHttpDefinition, type ServerDefinition } from '../server.ts';
+import { ModernCorrelator } from './correlate-modern.ts';
+import type { Peer } from './peer.ts';
+import type { Upstreams } from './upstreams.ts';
+
+export type Era = 'modern' | 'legacy';
+
+/** How long a started server may take to answer the probe, in milliseconds. */
+const PROBE_WITHIN_MS = 10_000;
+/** How long silence counts as a verdict, in milliseconds: the machine may just have been slow. */
+const SILENCE_HOLDS_MS = 600_000;
+const PROBE = 'probe';
+
+interface Verdict {
+  readonly era: Promise<Era>;
+  /** When it is asked again. */
+  until: number;
+}
+
+export class Eras {
+  readonly #upstreams: Upstreams;
+  readonly #log: Log;
+  readonly #now: () => number;
+  readonly #verdicts = new Map<string, Verdict>();
+  readonly #probed = new Map<string, Peer>();
+  readonly #refusedInitialize = new Set<string>();
+
+  constructor(options: { upstreams: Upstreams; log: Log; now?: () => number }) {
+    this.#upstreams = options.upstreams;
+    this.#log = options.log;
+    this.#now = options.now ?? Date.now;
+  }
+
+  /** The newest era that the server speaks. @throws MoorageError when it cannot be reached or started. */
+  of(definition: ServerDefinition): Promise<Era> {
+    const known = this.#verdicts.get(definition.deployment);
+    if (known && this.#now() < known.until) return known.era;
+    const verdict: Verdict = { era: this.#probe(definition), until: Number.POSITIVE_INFINITY };
+    this.#verdicts.set(definition.deployment, verdict);
+    verdict.era.catch(() => {
+      if (this.#verdicts.get(definition.deployment) === verdict) this.#verdicts.delete(definition.deployment);
+    });
+    return verdict.era;
+  }
+
+  /** Whether the server is known to refuse `initialize`. */
+  isModernOnly(definition: ServerDefinition): boolean {
+    return this.#refusedInitialize.has(definition.deployment);
+  }
+
+  /** After a refused `initialize`: whether the server refused it because it speaks only the era without sessions. */
+  async refusedInitialize(definition: ServerDefinition): Promise<boolean> {
+    if ((await this.of(definition)) !== 'modern') return false;
+    this.#refusedInitialize.add(definition.deployment);
+    return true;
+  }
+
+  /** The channel on which the probe was answered, usable for requests; once. */
+  takeProbed(definition: ServerDefinition): Peer | undefined {
+    const peer = this.#probed.get(definition.deployment);
+    this.#probed.delete(definition.deployment);
+    return peer;
+  }
+
+  async #probe(definition: ServerDefinition): Promise<Era> {
+    const peer = await this.#upstreams.connect(definition, {
+      mode: 'shared',
+      correlator: new ModernCorrelator(),
+      unasked: () => undefined,
+    });
+    const late = AbortSignal.timeout(PROBE_WITHIN_MS);
+    let era: Era;
+    try {
+      const silent = new Promise<undefined>((resolve) => late.addEventListener('abort', () => resolve(undefined)));
+      const answer = await Promise.race([peer.ask(PROBE, discoverRequest(PROBE), { signal: late }), silent]);
+      era = answer === undefined ? this.#silent(definition) : eraOfAnswer(answer);
+    } catch (error) {
+      // A process that dies of the probe is an old one; a connection that fails says nothing.
+      if (isHttpDefinition(definition) || !(error instanceof MoorageError)) {
+        void peer.end();
+        throw error;
+      }
+      era = 'legacy';
+    }
+    this.#log.debug(`server ${definition.name} speaks the ${era} era`);
+    if (era === 'legacy') void peer.end();
+    else {
+      this.#probed.set(definition.deployment, peer);
+      void peer.closed.then(() => {
+        if (this.#probed.get(definition.deployment) === peer) this.#probed.delete(definition.deployment);
+      });
+    }
+    return era;
+  }
+
+  #silent(definition: ServerDefinition): Era {
+    if (isHttpDefinition(definition)) {
+      throw new MoorageError(
+        'server_failed',
+        `The server "${definition.name}" did not answer within ${PROBE_WITHIN_MS / 1000} seconds.`,
+      );
+    }
+    const verdict = this.#verdicts.get(definition.deployment);
+    if (verdict) verdict.until = this.#now() + SILENCE_HOLDS_MS;
+    return 'legacy';
+  }
+}
+
+/** What an answer to the probe shows. Anything that is not certainly modern is legacy (basic/transports/stdio). */
+export function eraOfAnswer(answer: JsonRpcResponse): Era {
+  const listed = 'result' in answer ? answer.result.supportedVersions : supportedIn(answer.error);
+  return Array.isArray(listed) && listed.some((revision) => MODERN_REVISIONS.includes(revision)) ? 'modern' : 'legacy';
+}
+
+function supportedIn(error: { code: number; data?: unknown }): unknown {
+  return error.code === -32022 && isRecord(error.data) ? error.data.supported : undefined;
+}
+
+/** `server/discover` of the router itself, which can be asked nothing. */
+export function discoverRequest(id: string, meta: Readonly<Record<string, unknown>> = {}): JsonRpcRequest {
+  return {
+    jsonrpc: '2.0',
+    id,
+    method: 'server/discover',
+    params: {
+      _meta: {
+        [META.revision]: MODERN_REVISION,
+        [META.clientInfo]: { name: 'moorage', version: '1' },
+        [META.clientCapabilities]: {},
+        ...meta,
+      },
+    },
+  };
+}

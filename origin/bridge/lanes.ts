@@ -1,0 +1,116 @@
+/**
+ * Owns the requests of the era without sessions: which channel each goes to.
+ *
+ * A *lane* is the stable key of principal and server that the edge puts into the grant. A server that speaks 2026-07-28
+ * gets every request as it came, all lanes on one channel (one per lane with `process: "session"`). A lane needs no
+ * opening and is never lost: a channel that ended is replaced at the next request.
+ */
+import { MoorageError } from '../../shared/errors.ts';
+import type { JsonRpcMessage, JsonRpcRequest } from '../../shared/jsonrpc.ts';
+import { type Envelope, parseEnvelope } from '../../shared/rev-2026-07-28.ts';
+import type { ServerDefinition } from '../server.ts';
+import { ModernCorrelator } from './correlate-modern.ts';
+import type { Eras } from './eras.ts';
+import type { CallSink, Peer } from './peer.ts';
+import type { Upstreams } from './upstreams.ts';
+
+/** Who sends a request, as the grant says. */
+export interface Sender {
+  readonly principal: string;
+  readonly lane: string;
+}
+
+/** One request on its way. `signal` aborts when its client is gone. */
+export interface Arrival {
+  readonly sender: Sender;
+  readonly definition: ServerDefinition;
+  readonly message: JsonRpcRequest;
+  readonly envelope: Envelope;
+  readonly headers: Readonly<Record<string, string>>;
+  readonly signal: AbortSignal;
+}
+
+export class Lanes {
+  readonly #upstreams: Upstreams;
+  readonly #eras: Eras;
+  readonly #peers = new Map<string, Promise<Peer>>();
+
+  constructor(options: { upstreams: Upstreams; eras: Eras }) {
+    this.#upstreams = options.upstreams;
+    this.#eras = options.eras;
+  }
+
+  /** Passes a request on. The sink is settled exactly once, unless `signal` aborts first. @throws MoorageError. */
+  async request(arrival: Omit<Arrival, 'envelope'>, sink: CallSink): Promise<void> {
+    const envelope = parseEnvelope(arrival.message.params);
+    await this.#eras.of(arrival.definition);
+    await this.#pass({ ...arrival, envelope }, sink, 1);
+  }
+
+  /** A notification of a client. The core protocol has none; those of extensions pass to a server that is there. */
+  async notify({ lane }: Sender, definition: ServerDefinition, message: JsonRpcMessage): Promise<void> {
+    const peer = await this.#peers.get(keyOf(definition, lane));
+    peer?.notify(lane, message);
+  }
+
+  /** Ends what is kept for a lane alone. */
+  async end({ lane }: Sender, definition: ServerDefinition): Promise<void> {
+    if (definition.entry.process !== 'session') return;
+    const peer = await this.#peers.get(keyOf(definition, lane));
+    await peer?.end();
+  }
+
+  async #pass(arrival: Arrival, sink: CallSink, again: number): Promise<void> {
+    const { sender, definition, message, headers, signal } = arrival;
+    const peer = await this.#peer(definition, sender.lane);
+    this.#upstreams.touch(peer);
+    const lost = (error: MoorageError): boolean => error.code === 'session_unknown' && again > 0;
+    peer.request(
+      sender.lane,
+      message,
+      {
+        get open() {
+          return sink.open;
+        },
+        message: (said) => sink.message(said),
+        answer: (response) => sink.answer(response),
+        // The channel ended before it took the request: nothing was done.
+        fail: (error) => {
+          if (lost(error)) this.#pass(arrival, sink, again - 1).catch((thrown: unknown) => sink.fail(asError(thrown)));
+          else sink.fail(error);
+        },
+      },
+      { signal, headers },
+    );
+  }
+
+  #peer(definition: ServerDefinition, lane: string): Promise<Peer> {
+    const key = keyOf(definition, lane);
+    const known = this.#peers.get(key);
+    if (known) return known;
+    const opening = this.#open(definition);
+    this.#peers.set(key, opening);
+    const forget = () => {
+      if (this.#peers.get(key) === opening) this.#peers.delete(key);
+    };
+    opening.then((peer) => peer.closed.then(forget), forget);
+    return opening;
+  }
+
+  async #open(definition: ServerDefinition): Promise<Peer> {
+    return (
+      this.#eras.takeProbed(definition) ??
+      (await this.#upstreams.connect(definition, {
+        mode: definition.entry.process === 'session' ? 'own' : 'shared',
+        correlator: new ModernCorrelator(),
+        unasked: () => undefined,
+      }))
+    );
+  }
+}
+
+const keyOf = ({ name, entry }: ServerDefinition, lane: string): string =>
+  JSON.stringify(entry.process === 'session' ? [name, lane] : [name]);
+
+const asError = (thrown: unknown): MoorageError =>
+  thrown instanceof MoorageError ? thrown : new MoorageError('internal', 'The request could not be passed on.');
