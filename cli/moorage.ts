@@ -7,6 +7,7 @@ import { MachineError } from '../origin/vm/error.ts';
 import { RouterError } from '../router/error.ts';
 import { ConfigError } from '../shared/config.ts';
 import { DEFAULT_CONFIG } from './config-file.ts';
+import { stdio } from './stdio/stdio.ts';
 import { up } from './up.ts';
 import { UsageError } from './usage.ts';
 
@@ -16,13 +17,21 @@ Usage: moorage <command> [options]
 
 Commands:
   up              serve the configured servers on this machine (what "npm start" does)
+  stdio <server>  serve one of them to a local MCP client, over stdin and stdout
   help            show this text
 
-Options of up:
+Options of up and stdio:
   --config FILE  the configuration (default: moorage.jsonc)
   --state DIR    keys, disks and logs (default: .moorage beside the configuration)
+
+Options of up:
   --port PORT    listen here instead of the configured port
   --yes          install what is missing (QEMU) without asking
+
+Options of stdio:
+  --url URL      the server is behind this router, such as https://mcp.example.com; a token
+                 for it is read from MOORAGE_TOKEN. Without it: behind the router that runs
+                 here ("moorage up"), or behind one that is started for this client.
 `;
 
 async function main(argv: readonly string[]): Promise<number> {
@@ -33,6 +42,7 @@ async function main(argv: readonly string[]): Promise<number> {
       config: { type: 'string' },
       state: { type: 'string' },
       port: { type: 'string' },
+      url: { type: 'string' },
       yes: { type: 'boolean', default: false },
       help: { type: 'boolean', short: 'h', default: false },
     },
@@ -42,11 +52,17 @@ async function main(argv: readonly string[]): Promise<number> {
     process.stdout.write(HELP);
     return 0;
   }
-  const { config = DEFAULT_CONFIG, state } = values;
+  const { config = DEFAULT_CONFIG, state, url } = values;
   switch (command) {
     case 'up':
-      if (rest.length > 0) throw unknown(positionals);
+      if (rest.length > 0 || url !== undefined) throw unknown(positionals);
       return await up({ config, state, port: portOf(values.port), yes: values.yes });
+    case 'stdio': {
+      const [server, ...more] = rest;
+      if (server === undefined) throw new UsageError('Which server? Say "moorage stdio <server>".');
+      if (more.length > 0 || values.port !== undefined || values.yes) throw unknown(positionals);
+      return await stdio({ server, config, state, url });
+    }
     default:
       throw unknown(positionals);
   }

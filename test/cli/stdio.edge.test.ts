@@ -1,0 +1,225 @@
+/** `moorage stdio` as an MCP client runs it: a child process, spoken to by the SDKs, its router killed under it. */
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { cpSync, existsSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { Client, type ClientOptions } from '@modelcontextprotocol/client';
+import { StdioClientTransport } from '@modelcontextprotocol/client/stdio';
+import { Client as ClientV1 } from '@modelcontextprotocol/sdk/client/index.js';
+import { StdioClientTransport as StdioClientTransportV1 } from '@modelcontextprotocol/sdk/client/stdio.js';
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
+import { moorageUp, project, type Running } from '../support/moorage.ts';
+
+const ROOT = new URL('../..', import.meta.url).pathname;
+const NOW = { name: 'get_current_time', arguments: { timezone: 'UTC' } };
+
+function folder() {
+  const made = project({
+    mcpServers: {
+      time: { runtime: 'edge', tools: join(ROOT, 'servers/time.ts') },
+      scripted: { runtime: 'process', command: process.execPath, args: ['scripted-server.mjs'] },
+    },
+  });
+  cpSync(join(ROOT, 'test/support/scripted-server.mjs'), join(made.dir, 'scripted-server.mjs'));
+  return made;
+}
+
+const args = (...rest: string[]) => [join(ROOT, 'cli/moorage.ts'), 'stdio', ...rest];
+const here = (dir: string, server: string) =>
+  args(server, '--config', join(dir, 'moorage.jsonc'), '--state', join(dir, 'state'));
+
+/** An SDK v2 client of a `moorage stdio`, and what that says to its owner. */
+async function connect(argv: string[], options: ClientOptions = {}, env: Record<string, string> = {}) {
+  const transport = new StdioClientTransport({
+    command: process.execPath,
+    args: argv,
+    stderr: 'pipe',
+    cwd: '/',
+    env: { ...(process.env as Record<string, string>), ...env },
+  });
+  let said = '';
+  transport.stderr?.on('data', (chunk: Buffer) => (said += chunk.toString()));
+  const client = new Client({ name: 'test', version: '1.0.0' }, options);
+  await client.connect(transport, { timeout: 30_000 });
+  return { client, said: () => said, pid: transport.pid };
+}
+
+/** Runs `moorage stdio` with this on stdin, to its end. */
+async function run(argv: string[], input: readonly object[]) {
+  const child = spawn(process.execPath, argv, { cwd: '/', stdio: 'pipe' });
+  child.stdin.end(input.map((message) => `${JSON.stringify({ jsonrpc: '2.0', ...message })}\n`).join(''));
+  const [out, err, [code]] = await Promise.all([child.stdout.toArray(), child.stderr.toArray(), once(child, 'exit')]);
+  return { code, lines: out.join('').split('\n').filter(Boolean), err: err.join('') };
+}
+
+const initialize = {
+  id: 0,
+  method: 'initialize',
+  params: { protocolVersion: '2025-11-25', capabilities: {}, clientInfo: { name: 'raw', version: '1' } },
+};
+
+describe('with no router running', () => {
+  test('SDK v2: starts one, serves, leaves nothing behind', async () => {
+    const { dir, state } = folder();
+    const { client, said } = await connect(here(dir, 'time'));
+    expect((await client.listTools()).tools.map(({ name }) => name)).toContain('get_current_time');
+    expect(JSON.stringify((await client.callTool(NOW)).content)).toContain('UTC');
+    const workerd = Number(readFileSync(join(state, 'edge/workerd.pid'), 'utf8'));
+    expect(said()).toContain('started one');
+    await client.close();
+    expect(existsSync(join(state, 'up.json'))).toBe(false);
+    expect(existsSync(`/proc/${workerd}`)).toBe(false);
+  });
+
+  test('SDK v1', async () => {
+    const { dir } = folder();
+    const client = new ClientV1({ name: 'test', version: '1.0.0' });
+    await client.connect(
+      new StdioClientTransportV1({ command: process.execPath, args: here(dir, 'time'), stderr: 'ignore', cwd: '/' }),
+    );
+    expect(JSON.stringify((await client.callTool(NOW)).content)).toContain('UTC');
+    await client.close();
+  });
+
+  test('SDK v2 that probes for 2026-07-28 first ends up served', async () => {
+    const { dir } = folder();
+    const { client } = await connect(here(dir, 'time'), { versionNegotiation: { mode: 'auto' } });
+    expect(JSON.stringify((await client.callTool(NOW)).content)).toContain('UTC');
+    await client.close();
+  });
+
+  test('a pipe: what was asked before the end of stdin is answered, stdout has nothing but messages', async () => {
+    const { dir } = folder();
+    const call = { id: 1, method: 'tools/call', params: NOW };
+    const { code, lines } = await run(here(dir, 'time'), [initialize, { method: 'notifications/initialized' }, call]);
+    expect(lines.map((line) => JSON.parse(line).id)).toEqual([0, 1]);
+    expect(code).toBe(0);
+  });
+
+  test('two clients share the router of the first; when the first leaves, the second takes over and goes on', async () => {
+    const { dir } = folder();
+    const first = await connect(here(dir, 'time'));
+    const second = await connect(here(dir, 'scripted'));
+    expect(second.said()).toContain(`router of process ${first.pid}`);
+    const value = async () =>
+      (await second.client.callTool({ name: 'do', arguments: { action: 'echo', value: 'here' } })).content;
+    expect(await value()).toEqual([{ type: 'text', text: 'here' }]);
+    await first.client.close();
+    expect(await value()).toEqual([{ type: 'text', text: 'here' }]);
+    expect(second.said()).toContain('started one');
+    await second.client.close();
+  });
+
+  test('a start that fails is the answer, with its reason', async () => {
+    const { dir } = project({ mcpServers: { gone: { runtime: 'edge', tools: './gone.ts' } } });
+    const { lines, err } = await run(here(dir, 'gone'), [initialize]);
+    expect(JSON.parse(lines[0] ?? '').error).toMatchObject({
+      message: expect.stringContaining('gone.ts'),
+      data: { code: 'edge_away' },
+    });
+    expect(err).toContain('gone.ts');
+  });
+});
+
+describe('beside moorage up', () => {
+  const { dir } = folder();
+  let moorage: Running;
+  beforeAll(async () => {
+    moorage = await moorageUp(dir);
+  });
+  afterAll(async () => {
+    await moorage.stop();
+  });
+
+  test('bridges to it: questions, list changes and cancellation cross', async () => {
+    const { client, said } = await connect(here(dir, 'scripted'), { capabilities: { sampling: {} } });
+    expect(said()).toContain(`router of process ${moorage.child.pid}`);
+    client.setRequestHandler('sampling/createMessage', () => ({
+      role: 'assistant',
+      model: 'm',
+      content: { type: 'text', text: 'sampled' },
+    }));
+    const act = (action: string, rest: object = {}) => ({ name: 'do', arguments: { action, ...rest } });
+    expect(JSON.stringify((await client.callTool(act('ask'))).content)).toContain('sampled');
+    const changed = new Promise<void>((resolve) =>
+      client.setNotificationHandler('notifications/tools/list_changed', () => resolve()),
+    );
+    await client.callTool(act('changed'));
+    await changed;
+    const controller = new AbortController();
+    const never = client.callTool(act('never'), { signal: controller.signal });
+    setTimeout(() => controller.abort('enough'), 200);
+    await expect(never).rejects.toThrow(/enough/);
+    await vi.waitFor(
+      () =>
+        expect(readFileSync(join(dir, 'state/logs/server-scripted.log'), 'utf8')).toContain('notifications/cancelled'),
+      { timeout: 10_000 },
+    );
+    expect(JSON.stringify((await client.callTool(act('echo', { value: 'still here' }))).content)).toContain('still');
+    await client.close();
+  });
+
+  test('progress comes before its answer, in order', async () => {
+    // Read from the pipe itself: the SDK's client forgets who wanted progress when the answer is in the same chunk.
+    const params = { name: 'do', arguments: { action: 'progress', steps: 3 }, _meta: { progressToken: 'p' } };
+    const { lines } = await run(here(dir, 'scripted'), [
+      initialize,
+      { method: 'notifications/initialized' },
+      { id: 1, method: 'tools/call', params },
+    ]);
+    const seen = lines.map((line) => JSON.parse(line)).map(({ id, params }) => id ?? params.progress);
+    expect(seen).toEqual([0, 1, 2, 3, 1]);
+  });
+
+  test('with --url: the same from anywhere, without a configuration', async () => {
+    const { client, said } = await connect(args('time', '--url', moorage.url));
+    expect(JSON.stringify((await client.callTool(NOW)).content)).toContain('UTC');
+    expect(said()).toBe('');
+    await client.close();
+    const { lines } = await run(args('nosuch', '--url', moorage.url), [initialize]);
+    expect(JSON.parse(lines[0] ?? '').error.data.code).toBe('unknown_server');
+  });
+
+  test('killed in the middle: what runs has an unknown outcome, what follows is told, and all goes on when it is back', async () => {
+    const beside = await connect(here(dir, 'scripted'));
+    const remote = await connect(args('scripted', '--url', moorage.url));
+    const call = (client: Client, action: string) =>
+      client.callTool({ name: 'do', arguments: { action, value: 'v' } }, { timeout: 20_000 });
+    await Promise.all([call(beside.client, 'echo'), call(remote.client, 'echo')]);
+    const running = [call(beside.client, 'never'), call(remote.client, 'never')];
+    const outcomes = Promise.allSettled(running);
+    await new Promise((resolve) => setTimeout(resolve, 1_500));
+    const port = Number(new URL(moorage.url).port);
+    const workerd = Number(readFileSync(join(dir, 'state/edge/workerd.pid'), 'utf8'));
+    await moorage.kill();
+    process.kill(workerd, 'SIGKILL');
+    for (const outcome of await outcomes) {
+      expect(outcome).toMatchObject({ reason: { data: { code: 'outcome_unknown' } } });
+    }
+    await expect(call(beside.client, 'echo')).rejects.toThrow(/"moorage up".*has ended/);
+    await expect(call(remote.client, 'echo')).rejects.toThrow(/cannot be reached.*ECONNREFUSED/);
+    moorage = await moorageUp(dir, { port });
+    expect((await call(beside.client, 'echo')).content).toEqual([{ type: 'text', text: 'v' }]);
+    expect((await call(remote.client, 'echo')).content).toEqual([{ type: 'text', text: 'v' }]);
+    await Promise.all([beside.client.close(), remote.client.close()]);
+  });
+});
+
+describe('what cannot be served', () => {
+  test.each([
+    [['nosuch', '--config', '{config}'], /no server "nosuch".*\n {2}time\n {2}scripted/s],
+    [['time', '--config', '/nonexistent.jsonc'], /no \/nonexistent\.jsonc/],
+    [['time', '--url', 'nowhere'], /--url takes/],
+    [['a/b', '--url', 'http://localhost'], /no name of a server/],
+    [[], /Which server\?/],
+    [['time', '--port', '1'], /See "moorage help"/],
+  ])('%j: exit code 2 and a reason on stderr', async (rest, reason) => {
+    const { dir } = folder();
+    const { code, lines, err } = await run(
+      args(...rest.map((arg) => arg.replace('{config}', join(dir, 'moorage.jsonc')))),
+      [],
+    );
+    expect(err).toMatch(reason);
+    expect([code, lines]).toEqual([2, []]);
+  });
+});
