@@ -7,7 +7,13 @@
 import { edgeServers } from 'moorage:edge-servers';
 import { z } from 'zod';
 import { MoorageError } from '../shared/errors.ts';
-import { isRequest, type JsonRpcMessage, type JsonRpcRequest, type RequestId } from '../shared/jsonrpc.ts';
+import {
+  isRequest,
+  type JsonRpcMessage,
+  type JsonRpcRequest,
+  parseMessage,
+  type RequestId,
+} from '../shared/jsonrpc.ts';
 import { headerClaimsModern } from '../shared/mirrored-headers.ts';
 import { isLegacyRevision, LEGACY_REVISIONS } from '../shared/revision.ts';
 import type { Principal } from './authenticate.ts';
@@ -17,12 +23,13 @@ import { type Env, sessionKeyOf } from './env.ts';
 import { isModern } from './modern/classify.ts';
 import { serveModern } from './modern/serve.ts';
 import { unwrap } from './outcome.ts';
-import { accepts, type ReadMessage, readMessage } from './read-message.ts';
+import { accepts, type ReadMessage, readPost } from './read-message.ts';
 import { respondError } from './respond.ts';
 import { isSessionId, mintSessionId } from './session/id.ts';
 import { memoryOf } from './session/memory.ts';
 import { type Admission, sessionOf } from './session/object.ts';
 import { openStream } from './session/stream.ts';
+import { serveBatch } from './transports/batch.ts';
 
 export const SESSION_HEADER = 'Mcp-Session-Id';
 const VERSION_HEADER = 'mcp-protocol-version';
@@ -56,7 +63,12 @@ export async function serveMcp(exchange: Exchange): Promise<Response> {
     }
     switch (request.method) {
       case 'POST': {
-        const read = await readMessage(request);
+        const { value, bytes } = await readPost(request);
+        if (Array.isArray(value)) {
+          const serve = (alone: Request) => serveMcp({ ...exchange, request: alone });
+          return await serveBatch(request, value, serve, exchange.waitUntil);
+        }
+        const read = { message: parseMessage(value), bytes };
         if (isRequest(read.message)) id = read.message.id;
         return isModern(read.message, header) ? await serveModern(exchange, read) : await post(exchange, read);
       }

@@ -1,11 +1,16 @@
 /**
- * Owns how a POST becomes one JSON-RPC message: its headers, its size, its encoding, its shape.
+ * Owns how a POST becomes a JSON value: its headers, its size, its encoding, its depth.
  *
  * Invariant: the body is read once and never grows beyond `MAX_MESSAGE_BYTES`.
  */
 import { MoorageError } from '../shared/errors.ts';
 import { type JsonRpcMessage, parseJson, parseMessage } from '../shared/jsonrpc.ts';
 import { MAX_MESSAGE_BYTES } from '../shared/origin-api.ts';
+
+/** Levels of arrays and objects in one message. */
+export const MAX_DEPTH = 512;
+const QUOTE = 0x22;
+const BACKSLASH = 0x5c;
 
 export interface ReadMessage {
   readonly message: JsonRpcMessage;
@@ -24,27 +29,74 @@ export function accepts(header: string | null, types: readonly string[]): boolea
   );
 }
 
+/** A POST's body: its bytes, what they spell, and the JSON value in them. */
+export interface ReadBody {
+  readonly value: unknown;
+  readonly text: string;
+  readonly bytes: Uint8Array<ArrayBuffer>;
+}
+
 /**
- * The message of a POST.
- * @throws MoorageError `not_acceptable`, `unsupported_media_type`, `body_too_large`, `parse_error`, `invalid_request`.
+ * The body of a POST of the Streamable HTTP transport.
+ * @throws MoorageError `not_acceptable`, and those of `readBody`.
  */
-export async function readMessage(request: Request): Promise<ReadMessage> {
+export async function readPost(request: Request): Promise<ReadBody> {
   if (!accepts(request.headers.get('accept'), ['application/json', 'text/event-stream'])) {
     throw new MoorageError(
       'not_acceptable',
       'Accept must list both application/json and text/event-stream (MCP, Streamable HTTP, "Sending Messages").',
     );
   }
+  return await readBody(request);
+}
+
+/**
+ * The one message of a POST, where batches are not taken.
+ * @throws MoorageError `invalid_request`, and those of `readPost`.
+ */
+export async function readMessage(request: Request): Promise<ReadMessage> {
+  const { value, bytes } = await readPost(request);
+  if (Array.isArray(value)) {
+    throw new MoorageError('invalid_request', 'Batches are not taken here: POST one JSON-RPC message at a time.');
+  }
+  return { message: parseMessage(value), bytes };
+}
+
+/**
+ * A JSON body, whole.
+ * @throws MoorageError `unsupported_media_type`, `body_too_large`, `parse_error`, `invalid_request` (nested too deep).
+ */
+export async function readBody(request: Request): Promise<ReadBody> {
   const type = request.headers.get('content-type')?.split(';')[0]?.trim().toLowerCase();
   if (type !== 'application/json') {
     throw new MoorageError('unsupported_media_type', 'Send the message as Content-Type: application/json.');
   }
   const bytes = await readBounded(request, MAX_MESSAGE_BYTES);
-  const value = parseJson(decode(bytes));
-  if (Array.isArray(value)) {
-    throw new MoorageError('invalid_request', 'Batches are not taken: POST one JSON-RPC message at a time.');
+  const text = decode(bytes);
+  if (isDeeperThan(bytes, MAX_DEPTH)) {
+    throw new MoorageError('invalid_request', `The message is nested more than ${MAX_DEPTH} levels deep.`);
   }
-  return { message: parseMessage(value), bytes };
+  return { value: parseJson(text), text, bytes };
+}
+
+/**
+ * Whether brackets outside of strings nest deeper than `max`. A value that deep would exhaust the stack of whoever walks
+ * it, here or in the server behind.
+ */
+export function isDeeperThan(json: Uint8Array, max: number): boolean {
+  let depth = 0;
+  let inString = false;
+  for (let at = 0; at < json.length; at++) {
+    const byte = json[at];
+    if (inString) {
+      if (byte === BACKSLASH) at++;
+      else if (byte === QUOTE) inString = false;
+    } else if (byte === QUOTE) inString = true;
+    else if (byte === 0x7b || byte === 0x5b) {
+      if (++depth > max) return true;
+    } else if (byte === 0x7d || byte === 0x5d) depth--;
+  }
+  return false;
 }
 
 function decode(bytes: Uint8Array): string {

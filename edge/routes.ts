@@ -3,16 +3,17 @@
  *
  * Whatever is not public (`/healthz`, the link, which has its own token) comes after `checkOrigin` and `authenticate`.
  */
-import { Hono } from 'hono';
+import { type Context, Hono } from 'hono';
 import { MoorageError } from '../shared/errors.ts';
 import { LINK_PATH } from '../shared/link.ts';
 import { serveAggregate } from './aggregate/serve.ts';
 import { authenticate, checkOrigin } from './authenticate.ts';
 import { directoryOf } from './directory/object.ts';
 import type { Env } from './env.ts';
-import { SESSION_HEADER, serveMcp } from './mcp.ts';
+import { type Exchange, SESSION_HEADER, serveMcp } from './mcp.ts';
 import { acceptLink } from './origin/accept.ts';
 import { respondError } from './respond.ts';
+import { openSse, postToSse } from './transports/http-sse.ts';
 
 /** What pages of this host may do across ports (Fetch standard, "CORS protocol"). */
 const METHODS = 'POST, GET, DELETE, OPTIONS';
@@ -72,17 +73,24 @@ routes.get('/', async (context) => {
   return context.json({ servers: servers.map((name) => ({ name, url: `${url.origin}/${name}/mcp` })) });
 });
 
-routes.all('/:server/mcp', async (context) => {
-  const { env, req } = context;
-  const principal = authenticate(env.MOORAGE_AUTH, new URL(req.url), req.raw.headers);
-  return await serveMcp({
-    env,
-    request: req.raw,
-    server: req.param('server'),
-    principal,
-    waitUntil: (promise) => context.executionCtx.waitUntil(promise),
-  });
-});
+/** What is behind a server's paths, for whoever may use it. */
+const endpoint =
+  (serve: (exchange: Exchange) => Promise<Response>) =>
+  async (context: Context<{ Bindings: Env }, '/:server/x'>): Promise<Response> => {
+    const { env, req } = context;
+    const principal = authenticate(env.MOORAGE_AUTH, new URL(req.url), req.raw.headers);
+    return await serve({
+      env,
+      request: req.raw,
+      server: req.param('server'),
+      principal,
+      waitUntil: (promise) => context.executionCtx.waitUntil(promise),
+    });
+  };
+
+routes.all('/:server/mcp', endpoint(serveMcp));
+routes.get('/:server/sse', endpoint(openSse));
+routes.post('/:server/messages', endpoint(postToSse));
 
 routes.all('/mcp', async (context) => {
   const { env, req } = context;

@@ -30,7 +30,7 @@ describe('a POST', () => {
     ['another media type', { 'content-type': 'text/plain' }, '{}', [415, -32000, 'unsupported_media_type', null]],
     ['what is not JSON', {}, '{"jsonrpc":', [400, -32700, 'parse_error', null]],
     ['what is not JSON-RPC', {}, '{"id":3,"method":5}', [400, -32600, 'invalid_request', 3]],
-    ['a batch', {}, JSON.stringify([list]), [400, -32600, 'invalid_request', null]],
+    ['a batch without a session', {}, JSON.stringify([list]), [400, -32000, 'session_required', 7]],
     ['a null id', {}, '{"jsonrpc":"2.0","id":null,"method":"ping"}', [400, -32600, 'invalid_request', null]],
     ['no session', {}, JSON.stringify(list), [400, -32000, 'session_required', 7]],
     [
