@@ -128,7 +128,7 @@ export function memberRequest(method: string, headers: Record<string, string>, b
 }
 
 /** The response to `request` in an endpoint's answer, JSON or stream; what else is in the stream is passed over. */
-async function answerOf(response: Response, request: JsonRpcRequest): Promise<JsonRpcMessage> {
+export async function answerOf(response: Response, request: JsonRpcRequest): Promise<JsonRpcMessage> {
   const type = response.headers.get('content-type') ?? '';
   if (type.startsWith('text/event-stream') && response.body) {
     const scanner = new SseScanner();
@@ -148,7 +148,8 @@ async function answerOf(response: Response, request: JsonRpcRequest): Promise<Js
 
 const METHOD_NOT_FOUND = -32601;
 
-function resultOf(answer: JsonRpcMessage): Readonly<Record<string, unknown>> {
+/** The result in an answer. @throws MoorageError `not_found` when the server lacks the method, else `server_failed`. */
+export function resultOf(answer: JsonRpcMessage): Readonly<Record<string, unknown>> {
   if ('result' in answer) return answer.result;
   const error = 'error' in answer ? answer.error : undefined;
   const code = error?.code === METHOD_NOT_FOUND ? 'not_found' : 'server_failed';

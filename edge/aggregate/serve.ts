@@ -1,5 +1,5 @@
 /**
- * Owns `/mcp`: every server that the caller may use, as one (eras with sessions).
+ * Owns `/mcp`: every server that the caller may use, as one: for clients with sessions here, for those without in `modern.ts`.
  *
  * Tools and prompts are named `server__name`, resources `server+uri` (`names.ts`). A request goes to the server that its
  * name says; lists are those of all servers; notifications come from all. Everything is done by way of the servers' own
@@ -14,34 +14,26 @@ import {
   type RequestId,
 } from '../../shared/jsonrpc.ts';
 import { isLegacyRevision, LEGACY_REVISIONS } from '../../shared/revision.ts';
-import { directoryOf } from '../directory/object.ts';
 import { aggregateSettingsOf, sessionKeyOf } from '../env.ts';
 import { checkVersion, type Exchange, initializeParams, SESSION_HEADER } from '../mcp.ts';
+import { isModern } from '../modern/classify.ts';
 import { unwrap } from '../outcome.ts';
 import { accepts, readMessage } from '../read-message.ts';
 import { respondError } from '../respond.ts';
 import { isSessionId, mintSessionId } from '../session/id.ts';
 import { answerFrom, resultResponse } from './answer.ts';
-import { findHashed, isListMethod, listAll } from './lists.ts';
+import { CAPABILITIES, findServer, INSTRUCTIONS, SERVER_INFO, serversOf } from './find.ts';
+import { isListMethod, listAll } from './lists.ts';
 import { type Inner, Members, memberRequest } from './members.ts';
-import { candidates, passes, readName, UriNames } from './names.ts';
+import { serveAggregateModern } from './modern.ts';
+import { UriNames } from './names.ts';
 import { type AggregateState, aggregateOf } from './object.ts';
-import { fromServer, readQuestionId, targetOf, toServer } from './rewrite.ts';
+import { fromServer, readQuestionId, toServer } from './rewrite.ts';
 import { openAggregateStream } from './stream.ts';
 
 /** Stands for all servers in the tag of a session id. No server can have this name. */
 const ALL = '*';
 const VERSION_HEADER = 'mcp-protocol-version';
-/** What `/mcp` can do as a whole: a server that lacks one of it adds nothing to it. */
-const CAPABILITIES = {
-  tools: { listChanged: true },
-  prompts: { listChanged: true },
-  resources: { listChanged: true, subscribe: true },
-  completions: {},
-  logging: {},
-};
-const INSTRUCTIONS =
-  'Several MCP servers behind one address. A tool or prompt "a__b" is "b" of server "a"; a resource "a+uri" is "uri" of server "a".';
 
 export interface AggregateExchange extends Omit<Exchange, 'server'> {
   readonly inner: Inner;
@@ -55,7 +47,8 @@ export async function serveAggregate(exchange: AggregateExchange): Promise<Respo
       case 'POST': {
         const { message } = await readMessage(exchange.request);
         if (isRequest(message)) id = message.id;
-        return await post(exchange, message);
+        const modern = isModern(message, (name) => exchange.request.headers.get(name));
+        return modern ? await serveAggregateModern(exchange, message) : await post(exchange, message);
       }
       case 'GET':
         return await get(exchange);
@@ -109,7 +102,7 @@ async function initialize({ env, principal }: AggregateExchange, request: JsonRp
   const response = resultResponse(request, {
     protocolVersion: spoken,
     capabilities: CAPABILITIES,
-    serverInfo: { name: 'moorage', title: 'Moorage', version: '1' },
+    serverInfo: SERVER_INFO,
     instructions: INSTRUCTIONS,
   });
   response.headers.set(SESSION_HEADER, id);
@@ -131,7 +124,7 @@ async function request(
     await members.tell({ ...message, id: 'moorage-level' });
     return resultResponse(message, {});
   }
-  const servers = await serversOf(exchange);
+  const servers = await serversOf(exchange.env);
   const uris = await UriNames.of(servers);
   const { tools } = aggregateSettingsOf(env);
   const page = (of: string) => (server: string, cursor: string | undefined) => {
@@ -160,23 +153,7 @@ async function request(
       (same) => same,
     );
   }
-  const resolve = async (): Promise<{ server: string; known: string }> => {
-    const target = targetOf(message);
-    if (target.by === 'nothing') throw new MoorageError('method_not_found', `"${method}" is not served at /mcp.`);
-    if (target.by === 'uri') {
-      const read = uris.read(target.uri);
-      if (!read) throw unknown('resource', target.uri);
-      return { server: read.server, known: read.uri };
-    }
-    const read = readName(target.name);
-    const list = target.by === 'tool' ? 'tools/list' : 'prompts/list';
-    const found =
-      read === 'hashed' ? await findHashed(target.name, candidates(target.name, servers), list, page(list)) : read;
-    if (!found || !servers.includes(found.server)) throw unknown(target.by, target.name);
-    if (target.by === 'tool' && !passes(`${found.server}__${found.name}`, tools)) throw unknown('tool', target.name);
-    return { server: found.server, known: found.name };
-  };
-  const target = resolve();
+  const target = findServer(message, { servers, uris, tools, page });
   const work = target.then(({ server, known }) => members.post(server, toServer(message, known)));
   let server = '';
   target.then(
@@ -194,7 +171,7 @@ async function get(exchange: AggregateExchange): Promise<Response> {
     throw new MoorageError('not_acceptable', 'The stream of a session is text/event-stream: Accept must list it.');
   }
   const { session } = await admit(exchange);
-  const uris = await UriNames.of(await serversOf(exchange));
+  const uris = await UriNames.of(await serversOf(exchange.env));
   return await openAggregateStream({
     env,
     session,
@@ -230,16 +207,4 @@ async function admit({
   }
   checkVersion(request);
   return { session, state: unwrap(await aggregateOf(env, session).admit(principal.subject)) };
-}
-
-async function serversOf({ env }: AggregateExchange): Promise<string[]> {
-  const { servers } = aggregateSettingsOf(env);
-  return (await directoryOf(env).list()).filter((server) => passes(server, servers));
-}
-
-function unknown(what: 'tool' | 'prompt' | 'resource', name: string): MoorageError {
-  return new MoorageError(
-    'invalid_params',
-    `Unknown ${what}: ${name.slice(0, 200)}. List again: names at /mcp are "server__name".`,
-  );
 }

@@ -2,7 +2,7 @@
 import { Client, StreamableHTTPClientTransport } from '@modelcontextprotocol/client';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { UNAVAILABLE } from '../../edge/aggregate/lists.ts';
-import { edgeUnderTest, type UnderTest } from './edge-under-test.ts';
+import { EventReader, edgeUnderTest, type UnderTest } from './edge-under-test.ts';
 import { event, json, plain, result } from './scripted-origin.ts';
 
 const file = (path: string) => new URL(path, import.meta.url).pathname;
@@ -162,6 +162,59 @@ describe('all servers as one', () => {
     expect(called).toMatchObject({ content: [{ type: 'resource_link', uri: 'far+note:2' }] });
     edge.origin.handler = plain;
     await client.close();
+  });
+
+  describe('for clients of 2026-07-28', () => {
+    async function modern(): Promise<Client> {
+      const client = new Client(
+        { name: 'test', version: '1' },
+        { capabilities: { elicitation: { form: {} } }, versionNegotiation: { mode: 'auto' } },
+      );
+      await client.connect(new StreamableHTTPClientTransport(new URL(`${edge.url}/mcp`)));
+      return client;
+    }
+
+    test('discovers, lists and calls, with errors of the era', async () => {
+      const client = await modern();
+      expect(client.getNegotiatedProtocolVersion()).toBe('2026-07-28');
+      const { tools } = await client.listTools();
+      expect(tools.map((tool) => tool.name)).toContain('asking__ask_name');
+      const called = await client.callTool({ name: 'time__get_current_time', arguments: { timezone: 'UTC' } });
+      expect(JSON.parse(textOf(called) ?? '')).toMatchObject({ timezone: 'UTC' });
+      await expect(client.callTool({ name: 'nosuch__tool', arguments: {} })).rejects.toMatchObject({ code: -32602 });
+      await client.close();
+    });
+
+    test('a listen stream is acknowledged first and hears what the servers say', async () => {
+      const meta = {
+        'io.modelcontextprotocol/protocolVersion': '2026-07-28',
+        'io.modelcontextprotocol/clientCapabilities': {},
+        'io.modelcontextprotocol/clientInfo': { name: 't', version: '1' },
+      };
+      const send = (id: number, method: string, params: object, name?: string) =>
+        fetch(`${edge.url}/mcp`, {
+          method: 'POST',
+          headers: {
+            accept: 'application/json, text/event-stream',
+            'content-type': 'application/json',
+            'mcp-protocol-version': '2026-07-28',
+            'mcp-method': method,
+            ...(name === undefined ? {} : { 'mcp-name': name }),
+          },
+          body: JSON.stringify({ jsonrpc: '2.0', id, method, params: { ...params, _meta: meta } }),
+        });
+      const stream = await send(7, 'subscriptions/listen', { notifications: { toolsListChanged: true } });
+      const events = new EventReader(stream);
+      expect(await events.message()).toMatchObject({ method: 'notifications/subscriptions/acknowledged' });
+      const called = await send(8, 'tools/call', { name: 'asking__change_list', arguments: {} }, 'asking__change_list');
+      expect(called.status).toBe(200);
+      await called.text();
+      expect(await events.message()).toMatchObject({
+        method: 'notifications/tools/list_changed',
+        params: { _meta: { 'io.modelcontextprotocol/subscriptionId': 7 } },
+      });
+      await events.cancel();
+    });
   });
 
   test('sessions of one endpoint mean nothing at another', async () => {
