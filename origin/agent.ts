@@ -14,6 +14,7 @@ import { importKey } from '../shared/grant.ts';
 import type { JsonRpcMessage } from '../shared/jsonrpc.ts';
 import { originApi } from './api.ts';
 import { Eras } from './bridge/eras.ts';
+import { isVirtual, VirtualSessions } from './bridge/lane/virtual-sessions.ts';
 import { Lanes } from './bridge/lanes.ts';
 import { Sessions } from './bridge/sessions.ts';
 import { type ServerHost, Upstreams } from './bridge/upstreams.ts';
@@ -67,15 +68,24 @@ export function originParts(options: {
   readonly unasked: (sessions: readonly string[], message: JsonRpcMessage) => void;
 }): OriginParts {
   const upstreams = new Upstreams(options);
-  const sessions = new Sessions({ upstreams, unasked: options.unasked });
+  const sessions = new Sessions({
+    upstreams,
+    unasked: (to, message) => {
+      const [ours, clients] = [to.filter(isVirtual), to.filter((session) => !isVirtual(session))];
+      if (ours.length > 0) virtual.unasked(ours, message);
+      if (clients.length > 0) options.unasked(clients, message);
+    },
+  });
+  const virtual = new VirtualSessions({ sessions });
   const journal = new Journal({ path: options.journalPath, log: options.log });
   const close = async () => {
+    virtual.close();
     // The calls that end with the servers have their last word first.
     await upstreams.close();
     journal.close();
   };
   const eras = new Eras({ upstreams, log: options.log });
-  const lanes = new Lanes({ upstreams, eras });
+  const lanes = new Lanes({ upstreams, eras, virtual });
   return { sessions, lanes, journal, close };
 }
 

@@ -161,7 +161,7 @@ export class Correlator implements Correlates {
   /** Forgets one call. Returns what tells the server, nothing when the call was over. */
   cancel(number: CallNumber): JsonRpcNotification | undefined {
     if (!this.#calls.delete(number)) return undefined;
-    this.#forgetQuestions(number);
+    this.#detachQuestions(number);
     return cancelled(number, 'The client gave up this request.');
   }
 
@@ -177,7 +177,7 @@ export class Correlator implements Correlates {
     const call = typeof message.id === 'number' ? this.#calls.get(message.id) : undefined;
     if (!call) return { to: 'nobody', reason: 'it answers no call in flight' };
     this.#calls.delete(call.number);
-    this.#forgetQuestions(call.number);
+    this.#detachQuestions(call.number);
     if ('result' in message && call.uri !== undefined) {
       if (call.method === 'resources/subscribe') this.#subscribe(call.uri, call.session);
       if (call.method === 'resources/unsubscribe') this.#unsubscribe(call.uri, call.session);
@@ -188,7 +188,7 @@ export class Correlator implements Correlates {
   #question(message: JsonRpcRequest, via: CallNumber | undefined): Route {
     if (message.method === 'ping') return { to: 'server', message: { jsonrpc: '2.0', id: message.id, result: {} } };
     const [session] = this.#sessions;
-    if (this.#mode === 'shared' || session === undefined || this.#questions.size >= MAX_QUESTIONS) {
+    if (this.#mode === 'shared' || session === undefined || !this.#hasRoom()) {
       return {
         to: 'server',
         message: {
@@ -234,8 +234,7 @@ export class Correlator implements Correlates {
         return this.#toCallOrAll(this.#newestCall(), message);
       }
       case 'notifications/resources/updated': {
-        const subscribers = this.#subscribers.get(String(message.params?.uri)) ?? new Set<string>();
-        const sessions = this.#mode === 'own' ? [...this.#sessions] : [...subscribers];
+        const sessions = this.#mode === 'own' ? [...this.#sessions] : this.#subscribersOf(String(message.params?.uri));
         return sessions.length > 0
           ? { to: 'sessions', sessions, message }
           : { to: 'nobody', reason: 'nobody subscribed' };
@@ -257,10 +256,21 @@ export class Correlator implements Correlates {
     return via === undefined ? undefined : this.#calls.get(via);
   }
 
-  #forgetQuestions(call: CallNumber): void {
+  /**
+   * Over stdio nothing says which call a question belongs to: the one it was put on may be over while the server still
+   * waits. It stays answerable.
+   */
+  #detachQuestions(call: CallNumber): void {
     for (const [name, question] of this.#questions) {
-      if (question.call === call) this.#questions.delete(name);
+      if (question.call === call) this.#questions.set(name, { ...question, call: undefined });
     }
+  }
+
+  /** Room for one more question: the oldest that no call waits for makes it. */
+  #hasRoom(): boolean {
+    if (this.#questions.size < MAX_QUESTIONS) return true;
+    const stale = [...this.#questions].find(([, { call }]) => call === undefined);
+    return stale !== undefined && this.#questions.delete(stale[0]);
   }
 
   #newestCall(): Call | undefined {
@@ -273,6 +283,14 @@ export class Correlator implements Correlates {
     const subscribers = this.#subscribers.get(uri) ?? new Set();
     subscribers.add(session);
     this.#subscribers.set(uri, subscribers);
+  }
+
+  /** A server may name a part of what was subscribed to (2025-11-25, ResourceUpdatedNotification). */
+  #subscribersOf(updated: string): string[] {
+    const found = [...this.#subscribers]
+      .filter(([uri]) => updated.startsWith(uri))
+      .flatMap(([, sessions]) => [...sessions]);
+    return [...new Set(found)];
   }
 
   #unsubscribe(uri: string, session: string): 'last' | 'others' | 'none' {

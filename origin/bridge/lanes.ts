@@ -2,8 +2,8 @@
  * Owns the requests of the era without sessions: which channel each goes to.
  *
  * A *lane* is the stable key of principal and server that the edge puts into the grant. A server that speaks 2026-07-28
- * gets every request as it came, all lanes on one channel (one per lane with `process: "session"`). A lane needs no
- * opening and is never lost: a channel that ended is replaced at the next request.
+ * gets every request as it came, all lanes on one channel (one per lane with `process: "session"`); one that has sessions
+ * gets a virtual one (`lane/`). A lane needs no opening and is never lost: what ended is replaced at the next request.
  */
 import { MoorageError } from '../../shared/errors.ts';
 import type { JsonRpcMessage, JsonRpcRequest } from '../../shared/jsonrpc.ts';
@@ -11,6 +11,7 @@ import { type Envelope, parseEnvelope } from '../../shared/rev-2026-07-28.ts';
 import type { ServerDefinition } from '../server.ts';
 import { ModernCorrelator } from './correlate-modern.ts';
 import type { Eras } from './eras.ts';
+import type { VirtualSessions } from './lane/virtual-sessions.ts';
 import type { CallSink, Peer } from './peer.ts';
 import type { Upstreams } from './upstreams.ts';
 
@@ -33,18 +34,21 @@ export interface Arrival {
 export class Lanes {
   readonly #upstreams: Upstreams;
   readonly #eras: Eras;
+  readonly #virtual: VirtualSessions;
   readonly #peers = new Map<string, Promise<Peer>>();
 
-  constructor(options: { upstreams: Upstreams; eras: Eras }) {
+  constructor(options: { upstreams: Upstreams; eras: Eras; virtual: VirtualSessions }) {
     this.#upstreams = options.upstreams;
     this.#eras = options.eras;
+    this.#virtual = options.virtual;
   }
 
   /** Passes a request on. The sink is settled exactly once, unless `signal` aborts first. @throws MoorageError. */
   async request(arrival: Omit<Arrival, 'envelope'>, sink: CallSink): Promise<void> {
     const envelope = parseEnvelope(arrival.message.params);
-    await this.#eras.of(arrival.definition);
-    await this.#pass({ ...arrival, envelope }, sink, 1);
+    const era = await this.#eras.of(arrival.definition);
+    if (era === 'legacy') await this.#virtual.request({ ...arrival, envelope }, sink);
+    else await this.#pass({ ...arrival, envelope }, sink, 1);
   }
 
   /** A notification of a client. The core protocol has none; those of extensions pass to a server that is there. */
@@ -55,6 +59,7 @@ export class Lanes {
 
   /** Ends what is kept for a lane alone. */
   async end({ lane }: Sender, definition: ServerDefinition): Promise<void> {
+    this.#virtual.end(lane);
     if (definition.entry.process !== 'session') return;
     const peer = await this.#peers.get(keyOf(definition, lane));
     await peer?.end();

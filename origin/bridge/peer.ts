@@ -46,12 +46,22 @@ export interface RequestOptions extends SendOptions {
   readonly signal?: AbortSignal;
 }
 
+/** What a session speaks to: a peer as it is, or a bridge to a server of the other era. */
+export interface SessionPeer {
+  readonly closed: Promise<void>;
+  attach(session: string): void;
+  detach(session: string): void;
+  request(session: string, message: JsonRpcRequest, sink: CallSink, options?: RequestOptions): void;
+  notify(session: string, message: JsonRpcMessage): void;
+  end(): Promise<void>;
+}
+
 /** Unread bytes towards a server, at most. */
 const MAX_UNREAD_BYTES = 4 * MAX_MESSAGE_BYTES;
 /** How long a server may still answer a call that its client cancelled, in milliseconds. Most never do. */
 const CANCELLED_GRACE_MS = 5_000;
 
-export class Peer {
+export class Peer implements SessionPeer {
   readonly #options: PeerOptions;
   readonly #correlator: Correlates;
   readonly #channel: Channel;

@@ -97,6 +97,12 @@ export class Sessions {
     return attachment;
   }
 
+  /** Says that a session is in use: idle ones make room for others. */
+  touch(session: string): void {
+    const peer = this.#entries.get(session)?.peer;
+    if (peer) this.#upstreams.touch(peer);
+  }
+
   /** Ends a session. Its own process is ended; a shared one stays for the others, and for its memory. */
   end(session: string): void {
     const entry = this.#entries.get(session);

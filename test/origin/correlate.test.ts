@@ -87,7 +87,7 @@ describe('correlate', () => {
     expect(c.answer({ ...answer, id: 'other-1' })).toBeUndefined();
   });
 
-  test('a question without a call goes to the session; one on a settled call can no longer be answered', () => {
+  test('a question without a call goes to the session; one on a settled call can still be answered, once', () => {
     const c = correlator('own');
     expect(c.fromServer({ jsonrpc: '2.0', id: 'q', method: 'roots/list' })).toMatchObject({
       to: 'sessions',
@@ -96,6 +96,7 @@ describe('correlate', () => {
     const sent = c.request('s', call(1));
     c.fromServer({ jsonrpc: '2.0', id: 9, method: 'elicitation/create' });
     c.fromServer({ jsonrpc: '2.0', id: sent.call.number, result: {} });
+    expect(c.answer({ jsonrpc: '2.0', id: 'nonce-2', result: {} })).toMatchObject({ id: 9 });
     expect(c.answer({ jsonrpc: '2.0', id: 'nonce-2', result: {} })).toBeUndefined();
   });
 

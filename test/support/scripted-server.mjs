@@ -8,6 +8,11 @@ const send = (message) => process.stdout.write(`${JSON.stringify({ jsonrpc: '2.0
 const text = (id, value) => send({ id, result: { content: [{ type: 'text', text: String(value) }] } });
 const asked = new Map();
 let questions = 0;
+const question = (method, params, then) => {
+  const id = questions++;
+  asked.set(id, then);
+  send({ id, method, params });
+};
 let counter = 0;
 
 const actions = {
@@ -44,6 +49,36 @@ const actions = {
     asked.set(question, (answer) => text(id, JSON.stringify(answer.result ?? answer.error)));
     send({ id: question, method: 'sampling/createMessage', params: { messages: [], maxTokens: 1 } });
   },
+  /** Asks as often as told, one question after the other or all at once. */
+  'ask-many': (id, args) => {
+    const answers = [];
+    const put = (n) =>
+      question('elicitation/create', { message: `question ${n}`, requestedSchema: {} }, (answer) => {
+        answers.push(answer.result ?? answer.error);
+        if (answers.length === args.times) text(id, JSON.stringify(answers));
+        else if (!args.atOnce) put(n + 1);
+      });
+    for (let n = 1; n <= (args.atOnce ? args.times : 1); n++) put(n);
+  },
+  'ask-method': (id, args) =>
+    question(args.method, args.params, (answer) => {
+      if (answer.error && args.insists) send({ id, result: { content: [], isError: true } });
+      else text(id, JSON.stringify(answer.result ?? answer.error));
+    }),
+  /** Asks, and answers the call without waiting. */
+  'ask-and-go': (id) => {
+    question('roots/list', {}, () => undefined);
+    setTimeout(() => text(id, 'did not wait'), 100);
+  },
+  error: (id, args) => send({ id, error: args.error }),
+  'log-at': (id, args) => {
+    for (const level of args.levels) send({ method: 'notifications/message', params: { level, data: level } });
+    text(id, 'logged');
+  },
+  updated: (id, args) => {
+    send({ method: 'notifications/resources/updated', params: { uri: args.uri } });
+    text(id, 'said');
+  },
   changed: (id) => {
     send({ method: 'notifications/tools/list_changed' });
     text(id, 'said');
@@ -61,11 +96,25 @@ const methods = {
       id,
       result: {
         protocolVersion: params.protocolVersion,
-        capabilities: { tools: { listChanged: true }, logging: {} },
+        capabilities: { tools: { listChanged: true }, logging: {}, resources: { subscribe: true }, tasks: {} },
         serverInfo: { name: 'scripted', version: '1' },
       },
     });
   },
+  'logging/setLevel': ({ id, params }) => {
+    process.stderr.write(`level ${params.level}\n`);
+    send({ id, result: {} });
+  },
+  'resources/subscribe': ({ id, params }) => {
+    process.stderr.write(`subscribed ${params.uri}\n`);
+    if (params.uri.startsWith('test:')) send({ id, result: {} });
+    else send({ id, error: { code: -32002, message: 'no such resource' } });
+  },
+  'resources/unsubscribe': ({ id, params }) => {
+    process.stderr.write(`unsubscribed ${params.uri}\n`);
+    send({ id, result: {} });
+  },
+  'com.example/future': ({ id, params }) => send({ id, result: { seen: params } }),
   ping: ({ id }) => send({ id, result: {} }),
   'tools/list': ({ id }) => send({ id, result: { tools: [{ name: 'do', inputSchema: { type: 'object' } }] } }),
   'tools/call': ({ id, params }) => actions[params.arguments.action](id, params.arguments, params._meta),
@@ -84,7 +133,15 @@ createInterface({ input: process.stdin }).on('line', (line) => {
   }
   if (message.id === undefined) {
     process.stderr.write(`notified ${message.method} ${JSON.stringify(message.params ?? {})}\n`);
+    if (message.method === 'notifications/initialized' && process.argv.includes('--asks-at-once')) {
+      question('roots/list', {}, (answer) => process.stderr.write(`roots ${JSON.stringify(answer.result)}\n`));
+    }
     return;
+  }
+  if (message.method === 'server/discover') {
+    // What servers of earlier revisions did when a message came before `initialize`.
+    if (process.argv.includes('--dies-of-probe')) process.exit(9);
+    if (process.argv.includes('--ignores-probe')) return;
   }
   const method = methods[message.method];
   if (method) method(message);
