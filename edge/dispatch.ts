@@ -6,23 +6,29 @@
  */
 import { MoorageError } from '../shared/errors.ts';
 import { failure, isRequest, isResponse, type JsonRpcMessage, type JsonRpcRequest } from '../shared/jsonrpc.ts';
-import { MAX_MESSAGE_BYTES } from '../shared/origin-api.ts';
+import { MAX_MESSAGE_BYTES, PREFER_HEADER, REVISION_HEADER } from '../shared/origin-api.ts';
+import { takesPriming } from '../shared/revision.ts';
 import type { OriginRoute } from './directory/route.ts';
-import type { Env } from './env.ts';
+import { type Env, endIdleAfterOf } from './env.ts';
 import { Broken, postMessage } from './origin/client.ts';
+import { relay } from './origin/relay.ts';
+import { reattach } from './origin/resume.ts';
 import { unwrap } from './outcome.ts';
 import { readBounded } from './read-message.ts';
 import { STREAM_HEADERS } from './respond.ts';
 import { initializeOf, restoringRequests } from './session/memory.ts';
 import { type Admission, sessionOf } from './session/object.ts';
-import { eventOf, isAnswer, messageOf, type PassedEvent, SseScanner } from './sse.ts';
+import { messageOf } from './sse.ts';
 
 export interface Carried {
   readonly env: Env;
   readonly session: string;
+  readonly principal: string;
   readonly admission: Admission;
   readonly message: JsonRpcMessage;
   readonly bytes: Uint8Array<ArrayBuffer>;
+  /** The client would rather have an event stream than JSON. */
+  readonly preferStream: boolean;
   /** Called with the response to the request before the client sees it. */
   readonly onAnswer?: (answer: JsonRpcMessage) => Promise<void>;
 }
@@ -50,21 +56,26 @@ export async function dispatch(carried: Carried): Promise<Response> {
   }
   const type = response.headers.get('content-type') ?? '';
   if (type.startsWith('text/event-stream') && response.body) {
-    return new Response(guard(response.body, carried, message), { headers: STREAM_HEADERS });
+    return new Response(guard(response.body, carried, message, carried), { headers: STREAM_HEADERS });
   }
   return await wholeAnswer(response, carried, message);
 }
 
 /** One message to the origin; once again after the session was restored there, or after it was found elsewhere. */
 async function send(carried: Carried): Promise<Response> {
-  const { env, session, message, bytes } = carried;
+  const { env, session, message, bytes, preferStream } = carried;
+  const { revision } = carried.admission;
+  const headers = {
+    ...(revision === null ? {} : { [REVISION_HEADER]: revision }),
+    ...(preferStream ? { [PREFER_HEADER]: 'stream' } : {}),
+  };
   let { route, grant, restore } = carried.admission;
   let restored = false;
   let rerouted = false;
   for (;;) {
     const { origin } = route as OriginRoute;
     try {
-      return await postMessage(env, origin, grant ?? '', bytes);
+      return await postMessage(env, origin, grant ?? '', bytes, false, { headers });
     } catch (thrown) {
       if (!(thrown instanceof MoorageError)) throw thrown;
       if (thrown.code === 'session_unknown' && !restored) {
@@ -118,52 +129,24 @@ export async function wholeAnswer(response: Response, carried: Awaiting, request
 }
 
 /**
- * The origin's events as they come, byte for byte. A stream that ends without the response is completed with an error
- * for it, so that no client waits for ever.
+ * The origin's events as they come, completed with an error where the response cannot be had. `resumable` is given in the
+ * era with sessions: the stream is then found again when the connection to the origin breaks.
  */
 export function guard(
   body: ReadableStream<Uint8Array>,
   carried: Awaiting,
   request: JsonRpcRequest,
+  resumable?: Carried,
 ): ReadableStream<Uint8Array> {
-  const reader = body.getReader();
-  const scanner = new SseScanner();
-  let answered = false;
-  const observe = async (event: PassedEvent) => {
-    if (answered || !isAnswer(event, request.id)) return;
-    answered = true;
-    const answer = carried.onAnswer && messageOf(event);
-    if (answer) await carried.onAnswer?.(answer);
-  };
-  const finish = async (controller: ReadableStreamDefaultController<Uint8Array>, error?: MoorageError) => {
-    if (!answered) {
-      const answer = failure(request.id, error ?? (await explain(carried, false)));
-      await carried.onAnswer?.(answer);
-      controller.enqueue(eventOf(answer));
-    }
-    controller.close();
-  };
-  return new ReadableStream<Uint8Array>({
-    async pull(controller) {
-      for (;;) {
-        const part = await reader.read().catch(() => ({ done: true, value: undefined }) as const);
-        if (part.done || part.value === undefined) return await finish(controller);
-        const events = scanner.push(part.value);
-        for (const event of events) {
-          await observe(event);
-          for (const bytes of event.parts) controller.enqueue(bytes);
-        }
-        if (scanner.held > 2 * MAX_MESSAGE_BYTES) {
-          await reader.cancel();
-          return await finish(
-            controller,
-            new MoorageError('server_failed', 'The server sent a message that is too large.'),
-          );
-        }
-        if (events.length > 0) return;
-      }
+  return relay(body, {
+    request: request.id,
+    onAnswer: carried.onAnswer,
+    reattach: resumable && ((at) => reattach(resumable, at)),
+    giveUp: async (reason) => {
+      const tooLarge = new MoorageError('server_failed', 'The server sent a message that is too large.');
+      return failure(request.id, reason === 'too-large' ? tooLarge : await explain(carried, false));
     },
-    cancel: (reason) => reader.cancel(reason),
+    endIdleAfterMs: resumable && takesPriming(resumable.admission.revision) ? endIdleAfterOf(carried.env) : undefined,
   });
 }
 

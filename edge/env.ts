@@ -28,6 +28,8 @@ export interface Env {
   readonly MOORAGE_ORIGINS?: string;
   /** How callers are authenticated. Only `loopback` exists; unset means that nobody is let in. */
   readonly MOORAGE_AUTH?: string;
+  /** Ends streams of calls that are silent for this long, in milliseconds, for clients that come back (2025-11-25). */
+  readonly MOORAGE_END_IDLE_AFTER_MS?: string;
   /** `0` or unset: each session in an object of its own. N: sessions share N objects (cheaper on a host of your own). */
   readonly MOORAGE_SESSION_SHARDS?: string;
   /** JSON: `{ servers: [glob …], tools: [glob …] }`, what `/mcp` shows. Unset: everything. */
@@ -106,6 +108,20 @@ export function aggregateSettingsOf(env: Env): z.infer<typeof aggregateSchema> {
   } catch {
     throw new MoorageError('internal', 'MOORAGE_AGGREGATE of this edge is not { "servers": [...], "tools": [...] }.');
   }
+}
+
+/** After how long a silent stream is ended, in milliseconds; undefined: never. */
+export function endIdleAfterOf(env: Env): number | undefined {
+  const text = env.MOORAGE_END_IDLE_AFTER_MS;
+  if (text === undefined || text === '') return undefined;
+  const after = Number(text);
+  if (!Number.isInteger(after) || after < 1) {
+    throw new MoorageError(
+      'internal',
+      'MOORAGE_END_IDLE_AFTER_MS of this edge must be a whole number of milliseconds.',
+    );
+  }
+  return after;
 }
 
 /** The key that signs grants. @throws MoorageError `internal` when it is missing or unusable. */

@@ -23,12 +23,12 @@ import { type Env, sessionKeyOf } from './env.ts';
 import { isModern } from './modern/classify.ts';
 import { serveModern } from './modern/serve.ts';
 import { unwrap } from './outcome.ts';
-import { accepts, type ReadMessage, readPost } from './read-message.ts';
+import { accepts, prefersStream, type ReadMessage, readPost } from './read-message.ts';
 import { respondError } from './respond.ts';
+import { openOrResume } from './resume.ts';
 import { isSessionId, mintSessionId } from './session/id.ts';
 import { memoryOf } from './session/memory.ts';
 import { type Admission, sessionOf } from './session/object.ts';
-import { openStream } from './session/stream.ts';
 import { serveBatch } from './transports/batch.ts';
 
 export const SESSION_HEADER = 'Mcp-Session-Id';
@@ -141,8 +141,10 @@ async function carry(
 ): Promise<Response> {
   const { env, server, principal, waitUntil } = exchange;
   const answering = onAnswer ? { onAnswer } : {};
+  const preferStream = prefersStream(exchange.request.headers.get('accept'));
   if (admission.route.runtime !== 'edge') {
-    return await dispatch({ env, session, admission, message, bytes, ...answering });
+    const { subject } = principal;
+    return await dispatch({ env, session, principal: subject, admission, message, bytes, preferStream, ...answering });
   }
   const factory = Object.hasOwn(edgeServers, server) ? edgeServers[server] : undefined;
   if (!factory) throw new MoorageError('session_not_found', `The edge does not run "${server}" any more.`);
@@ -152,7 +154,9 @@ async function carry(
     factory,
     context,
     restore: admission.restore,
+    revision: admission.revision,
     message,
+    preferStream,
     waitUntil,
     ...answering,
   });
@@ -164,7 +168,8 @@ async function get(exchange: Exchange): Promise<Response> {
   }
   const session = await sessionIdOf(exchange);
   checkVersion(exchange.request);
-  return await openStream(exchange.env, session, exchange.principal.subject);
+  const resuming = { env: exchange.env, session, principal: exchange.principal.subject };
+  return await openOrResume(resuming, exchange.request.headers.get('last-event-id'));
 }
 
 async function end(exchange: Exchange): Promise<Response> {

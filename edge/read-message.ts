@@ -37,6 +37,25 @@ export interface ReadBody {
 }
 
 /**
+ * Whether `Accept` puts event streams before JSON: by a higher quality, else by being named first, as libraries for
+ * content negotiation read it. Clients of SDKs name JSON first.
+ */
+export function prefersStream(header: string | null): boolean {
+  if (header === null) return false;
+  const ranges = header.split(',').map((range) => {
+    const [type = '', ...parameters] = range.split(';').map((part) => part.trim().toLowerCase());
+    const quality = Number(parameters.find((parameter) => parameter.startsWith('q='))?.slice(2) ?? '1');
+    return { type, quality };
+  });
+  const [stream, json] = ['text/event-stream', 'application/json'].map((name) => {
+    const index = ranges.findIndex(({ type }) => type === name);
+    return { index, quality: ranges[index]?.quality ?? 0 };
+  });
+  if (!stream || !json || stream.index === -1 || json.index === -1) return false;
+  return stream.quality === json.quality ? stream.index < json.index : stream.quality > json.quality;
+}
+
+/**
  * The body of a POST of the Streamable HTTP transport.
  * @throws MoorageError `not_acceptable`, and those of `readBody`.
  */

@@ -78,19 +78,25 @@ export function dataOf(event: PassedEvent): string | undefined {
   return data.length > 0 ? data.join('\n') : undefined;
 }
 
+/** The id of an event that begins with one, as ours do. */
+export function idOf(event: PassedEvent): string | undefined {
+  const head = event.parts.map((part) => new TextDecoder().decode(part.subarray(0, HEAD_BYTES))).join('');
+  return /^id: ?([!-~]+)\r?\n/.exec(head)?.[1];
+}
+
 /**
- * Whether an event carries the response to request `id`.
+ * Whether an event carries the response to request `id`, or to any where the id is not known (a stream answers one request).
  *
  * A large event without a `method` near its start is taken for the response unparsed: requests and notifications name
  * their method before anything large, and parsing megabytes only to look at one member would cost more than carrying them.
  */
-export function isAnswer(event: PassedEvent, id: RequestId): boolean {
+export function isAnswer(event: PassedEvent, id: RequestId | undefined): boolean {
   if (event.bytes > SMALL_EVENT_BYTES) {
     const head = event.parts.map((part) => new TextDecoder().decode(part.subarray(0, HEAD_BYTES))).join('');
     if (!head.slice(0, HEAD_BYTES).includes('"method"')) return true;
   }
   const message = messageOf(event);
-  return message !== undefined && isResponse(message) && message.id === id;
+  return message !== undefined && isResponse(message) && (id === undefined || message.id === id);
 }
 
 /** The message in an event of a trusted stream, or undefined when there is none. */

@@ -132,6 +132,7 @@ async function compose(composition: Composition): Promise<Router> {
         configDir,
         edgeServers: Object.fromEntries(edgeServers),
         aggregate: config.aggregate,
+        endIdleAfterMs: config.edge.streams?.endIdleAfterMs,
         edgeKey: JSON.stringify(keys.edge),
         sessionSecret: keys.sessionSecret,
         origins: [{ id: config.origin.id, key: publicHalf(keys.origin), address: listen.address }],

@@ -168,11 +168,27 @@ const globs = z
   .array(z.string().regex(/^!?[A-Za-z0-9._*-]{1,128}$/, 'write a glob such as "notes*" or "!*__delete_*"'))
   .min(1);
 
+const streams = z
+  .strictObject({
+    /** Streams of calls that say nothing for this long are ended, and clients of 2025-11-25 come back for the rest. */
+    endIdleAfterMs: z
+      .number()
+      .int()
+      .min(50, 'streams are ended after 50 ms of silence or more')
+      .max(24 * 60 * 60 * 1000)
+      .optional(),
+  })
+  .optional();
+
 export const configSchema = z.strictObject({
   $schema: z.string().optional(),
   mcpServers: z.record(z.string(), z.unknown()),
   edge: z
-    .strictObject({ host: loopback.default('127.0.0.1'), port: z.number().int().min(0).max(65535).default(8787) })
+    .strictObject({
+      host: loopback.default('127.0.0.1'),
+      port: z.number().int().min(0).max(65535).default(8787),
+      streams,
+    })
     .default({ host: '127.0.0.1', port: 8787 }),
   /** What `/mcp`, all servers as one, shows. */
   aggregate: z
@@ -198,7 +214,11 @@ export type ConfigInput = z.input<typeof configSchema>;
 
 export interface Config {
   readonly servers: ReadonlyMap<string, ServerEntry>;
-  readonly edge: { readonly host: string; readonly port: number };
+  readonly edge: {
+    readonly host: string;
+    readonly port: number;
+    readonly streams?: { readonly endIdleAfterMs?: number | undefined } | undefined;
+  };
   readonly aggregate: { readonly servers: readonly string[]; readonly tools: readonly string[] };
   readonly origin: { readonly id: string; readonly listen?: string | undefined };
   /** Things that were read and have no effect, worth one line to the owner. */

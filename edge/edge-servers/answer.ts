@@ -4,21 +4,25 @@
  * A request gets an instance of its own. Its answer is JSON when the first thing that the server says is the response
  * and comes soon, else an event stream. What the client says in the middle of the call arrives in another POST, maybe in
  * another isolate, and reaches this one through a mailbox at the Session object, which is opened only for calls that
- * stream.
+ * stream. Their events are written down there before they go out, so that a client which lost its connection can come back
+ * for the rest; while it is away the call goes on as far as the platform lets it.
  */
 import { MoorageError, toMoorageError } from '../../shared/errors.ts';
+import { eventText, formatEventId, primingText, RETRY_AT_ONCE_MS } from '../../shared/event-stream.ts';
 import { failure, isRequest, isResponse, type JsonRpcMessage, type JsonRpcRequest } from '../../shared/jsonrpc.ts';
 import { KEEP_ALIVE_LINE, KEEP_ALIVE_MS } from '../../shared/origin-api.ts';
-import type { Env } from '../env.ts';
+import { takesPriming } from '../../shared/revision.ts';
+import { type Env, endIdleAfterOf } from '../env.ts';
+import { randomName } from '../random-name.ts';
 import { STREAM_HEADERS } from '../respond.ts';
 import { sessionOf } from '../session/object.ts';
 import type { Restore } from '../session/session.ts';
-import { joinSession } from '../session/stream.ts';
+import { joinCall } from '../session/stream.ts';
 import { eventOf } from '../sse.ts';
 import { callOf, type EdgeServerContext, type EdgeServerFactory, Instance } from './instance.ts';
 
 /** A call that says nothing for this long begins its stream: the client and proxies see that it lives. */
-const QUICK_MS = 1000;
+const QUICK_MS = 200;
 /** The longest that a call may take, in milliseconds. */
 const CALL_WITHIN_MS = 10 * 60 * 1000;
 /** Bytes that may wait for a client to read them. */
@@ -31,7 +35,11 @@ export interface EdgeCall {
   readonly factory: EdgeServerFactory;
   readonly context: EdgeServerContext;
   readonly restore: Restore;
+  /** As negotiated; null for initialize. */
+  readonly revision: string | null;
   readonly message: JsonRpcMessage;
+  /** The client would rather have an event stream than JSON. */
+  readonly preferStream: boolean;
   /** Called with the response to the request before the client sees it. */
   readonly onAnswer?: (answer: JsonRpcMessage) => Promise<void>;
   readonly waitUntil: (promise: Promise<unknown>) => void;
@@ -58,7 +66,7 @@ const named = (call: string | null): { readonly call: string } | null => (call =
 
 async function answerRequest(call: EdgeCall, request: JsonRpcRequest): Promise<Response> {
   const { factory, context, restore } = call;
-  const key = callKey();
+  const key = randomName();
   const instance = await Instance.create(factory, context, key);
   try {
     if (request.method !== 'initialize') await instance.restore(restore);
@@ -68,6 +76,8 @@ async function answerRequest(call: EdgeCall, request: JsonRpcRequest): Promise<R
   }
   return await new RunningCall(call, request, instance, key).start();
 }
+
+const encoder = new TextEncoder();
 
 /** One request while its instance works on it. */
 class RunningCall {
@@ -81,6 +91,9 @@ class RunningCall {
   #stream: ReadableStreamDefaultController<Uint8Array> | undefined;
   #streaming = false;
   #mailbox: WebSocket | undefined;
+  /** Place of the newest event of the stream. */
+  #last = 0;
+  #idle: ReturnType<typeof setTimeout> | null = null;
   #timers: ReturnType<typeof setTimeout>[] = [];
   #done = false;
   readonly #over = Promise.withResolvers<void>();
@@ -96,7 +109,7 @@ class RunningCall {
 
   start(): Promise<Response> {
     this.#timers.push(
-      setTimeout(() => this.#then(() => this.#openStream()), QUICK_MS),
+      setTimeout(() => this.#then(() => this.#openStream()), this.#call.preferStream ? 0 : QUICK_MS),
       setTimeout(
         () => this.#fail(new MoorageError('request_timeout', 'The edge server took too long.')),
         CALL_WITHIN_MS,
@@ -114,7 +127,8 @@ class RunningCall {
     if (this.#done) return;
     if (isResponse(message) && message.id === this.#request.id) {
       await this.#call.onAnswer?.(message);
-      if (this.#streaming) this.#write(eventOf(message));
+      if (this.#call.preferStream) await this.#openStream();
+      if (this.#streaming) await this.#event(message);
       else this.#answer.resolve(Response.json(message));
       return this.#finish();
     }
@@ -123,7 +137,35 @@ class RunningCall {
       return await sessionOf(env, context.session).publish([context.session], JSON.stringify(message), null);
     }
     await this.#openStream();
-    this.#write(eventOf(message));
+    await this.#event(message);
+  }
+
+  /** One event: written down, then sent. */
+  async #event(message: JsonRpcMessage): Promise<void> {
+    if (!this.#mailbox) return this.#write(eventOf(message));
+    const { env, context } = this.#call;
+    const [n, text] = [++this.#last, JSON.stringify(message)];
+    const kind = isResponse(message) ? 'last' : isRequest(message) ? 'kept' : 'droppable';
+    await sessionOf(env, context.session).recordCall(context.session, this.#key, n, text, kind);
+    this.#write(encoder.encode(eventText(this.#eventId(), text)));
+    this.#expectMore();
+  }
+
+  #eventId(): string {
+    return formatEventId({ kind: 'edge', stream: this.#key, n: this.#last });
+  }
+
+  /** Where it is so configured, a stream that says nothing is ended: its client comes back for the rest. */
+  #expectMore(): void {
+    const { env, revision } = this.#call;
+    const after = endIdleAfterOf(env);
+    if (after === undefined || !takesPriming(revision)) return;
+    clearTimeout(this.#idle);
+    this.#idle = setTimeout(() => {
+      this.#write(encoder.encode(primingText(this.#eventId(), RETRY_AT_ONCE_MS)));
+      this.#stream?.close();
+      this.#stream = undefined;
+    }, after);
   }
 
   /** Begins the event stream, and opens the mailbox first: an answer must find it when the client has the question. */
@@ -133,7 +175,7 @@ class RunningCall {
     const { env, context, waitUntil } = this.#call;
     // A session that is not open yet (initialize) has no mailbox, and nobody who could write to it.
     if (this.#request.method !== 'initialize') {
-      const joined = await joinSession(env, context.session, context.principal, this.#key);
+      const joined = await joinCall(env, context.session, context.principal, this.#key, this.#request.id);
       if (joined instanceof Response) throw new MoorageError('session_not_found', 'The session has ended.');
       this.#mailbox = joined;
       joined.addEventListener('message', ({ data }) => this.#hear(data));
@@ -150,8 +192,10 @@ class RunningCall {
       },
       { highWaterMark: MAX_UNREAD_BYTES, size: (chunk) => chunk.byteLength },
     );
-    this.#timers.push(setInterval(() => this.#write(new TextEncoder().encode(KEEP_ALIVE_LINE)), KEEP_ALIVE_MS));
-    this.#write(new TextEncoder().encode(': open\n\n'));
+    this.#timers.push(setInterval(() => this.#write(encoder.encode(KEEP_ALIVE_LINE)), KEEP_ALIVE_MS));
+    const primed = this.#mailbox && takesPriming(this.#call.revision);
+    this.#write(encoder.encode(primed ? primingText(this.#eventId()) : ': open\n\n'));
+    if (primed) this.#expectMore();
     waitUntil(this.#over.promise);
     this.#answer.resolve(new Response(body, { headers: STREAM_HEADERS }));
   }
@@ -174,21 +218,27 @@ class RunningCall {
     if ((this.#stream.desiredSize ?? 0) <= 0) {
       this.#stream.error(new Error('the client does not read its stream'));
       this.#stream = undefined;
-      this.#finish();
     }
   }
 
   #fail(error: MoorageError): void {
     if (this.#done) return;
-    if (this.#streaming) this.#write(eventOf(failure(this.#request.id, error)));
-    else this.#answer.reject(error);
-    this.#finish();
+    if (!this.#streaming) {
+      this.#answer.reject(error);
+      this.#finish();
+      return;
+    }
+    this.#tail = this.#tail
+      .then(() => (this.#done ? undefined : this.#event(failure(this.#request.id, error))))
+      .catch((thrown: unknown) => console.error('a failure of a call was not written down', thrown))
+      .finally(() => this.#finish());
   }
 
   #finish(): void {
     if (this.#done) return;
     this.#done = true;
     for (const timer of this.#timers) clearTimeout(timer);
+    clearTimeout(this.#idle);
     this.#stream?.close();
     this.#mailbox?.close(1000, 'the call is over');
     this.#over.resolve();
@@ -196,13 +246,4 @@ class RunningCall {
       this.#instance.close().catch((thrown: unknown) => console.error('an edge server did not close', thrown)),
     );
   }
-}
-
-/** 8 random bytes in base64url. */
-function callKey(): string {
-  const bytes = crypto.getRandomValues(new Uint8Array(8));
-  return btoa(String.fromCharCode(...bytes))
-    .replaceAll('+', '-')
-    .replaceAll('/', '_')
-    .replaceAll('=', '');
 }

@@ -45,6 +45,8 @@ export interface EdgeOptions {
   readonly origins: readonly WorkerdOrigin[];
   /** What `/mcp` shows. Default: everything. */
   readonly aggregate?: AggregateSettings | undefined;
+  /** Ends streams of calls that are silent for this long, in milliseconds. */
+  readonly endIdleAfterMs?: number | undefined;
   /** Takes each line that workerd writes. */
   readonly log: (line: string) => void;
 }
@@ -86,6 +88,7 @@ export async function startEdge(options: EdgeOptions): Promise<RunningEdge> {
       storage,
       origins: options.origins,
       aggregate: options.aggregate ?? EVERYTHING,
+      endIdleAfterMs: options.endIdleAfterMs,
     }),
   );
   await endLeftover(pidFile, config);

@@ -43,10 +43,13 @@ export interface WorkerdOptions {
   readonly origins: readonly WorkerdOrigin[];
   /** What `/mcp` shows: globs over servers' names, and over `server__tool`. */
   readonly aggregate: AggregateSettings;
+  /** As `MOORAGE_END_IDLE_AFTER_MS` of `env.ts`. */
+  readonly endIdleAfterMs?: number | undefined;
 }
 
 /** The text of the configuration file. */
-export function workerdConfig({ host, port, worker, storage, origins, aggregate }: WorkerdOptions): string {
+export function workerdConfig(options: WorkerdOptions): string {
+  const { host, port, worker, storage, origins, aggregate, endIdleAfterMs } = options;
   const known = origins.map(({ id, key }) => ({ id, key, service: serviceOf(id) }));
   const bindings = [
     ...CLASSES.map(({ binding, className }) => `(name = ${q(binding)}, durableObjectNamespace = ${q(className)})`),
@@ -54,6 +57,9 @@ export function workerdConfig({ host, port, worker, storage, origins, aggregate 
     `(name = "MOORAGE_AUTH", text = "loopback")`,
     `(name = "MOORAGE_SESSION_SHARDS", text = ${q(String(SESSION_SHARDS))})`,
     `(name = "MOORAGE_AGGREGATE", text = ${q(JSON.stringify(aggregate))})`,
+    ...(endIdleAfterMs === undefined
+      ? []
+      : [`(name = "MOORAGE_END_IDLE_AFTER_MS", text = ${q(String(endIdleAfterMs))})`]),
     `(name = "MOORAGE_ORIGINS", text = ${q(JSON.stringify(known))})`,
     ...origins.map(({ id }) => `(name = ${q(serviceOf(id))}, service = ${q(`origin-${id}`)})`),
   ];

@@ -4,7 +4,7 @@
  * Nothing of the client's request travels on but the message (and `Mcp-Param-*` headers of 2026-07-28): no credentials.
  */
 import { type ErrorCode, fromErrorBody, MoorageError } from '../../shared/errors.ts';
-import { MESSAGES_PATH, REPLAY_HEADER, SESSION_PATH } from '../../shared/origin-api.ts';
+import { MESSAGES_PATH, REPLAY_HEADER, REVISION_HEADER, SESSION_PATH, STREAMS_PATH } from '../../shared/origin-api.ts';
 import { type Env, originsOf } from '../env.ts';
 import { readBounded } from '../read-message.ts';
 
@@ -17,6 +17,7 @@ const MAX_ERROR_BYTES = 64 * 1024;
 const ORIGIN_CODES: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
   'session_unknown',
   'route_stale',
+  'stream_unknown',
   'invalid_request',
   'invalid_params',
   'overloaded',
@@ -38,11 +39,11 @@ export class Broken extends Error {
   }
 }
 
-/** What goes along with a request of the stateless era. */
+/** What goes along with a message. */
 export interface Extra {
   readonly headers: Readonly<Record<string, string>>;
-  /** Aborted when the client leaves: the exchange is then broken off. */
-  readonly signal: AbortSignal;
+  /** Aborted when the client of a modern request leaves: the exchange is then broken off. */
+  readonly signal?: AbortSignal;
 }
 
 /**
@@ -73,13 +74,37 @@ export async function postMessage(
       method: 'POST',
       headers,
       body: message.body,
-      signal: extra ? AbortSignal.any([timeout.signal, extra.signal]) : timeout.signal,
+      signal: extra?.signal ? AbortSignal.any([timeout.signal, extra.signal]) : timeout.signal,
     });
   } catch (thrown) {
     if (thrown instanceof MoorageError) throw thrown;
     throw new Broken(!message.handedOver());
   } finally {
     clearTimeout(timer);
+  }
+  if (response.ok) return response;
+  throw await failureOf(response);
+}
+
+/**
+ * A call's stream from the event after the nth on (status 200), or word that nothing follows (204).
+ * @throws Broken when there was no usable answer; MoorageError with what the origin reports.
+ */
+export async function getStream(
+  env: Env,
+  origin: string,
+  grant: string,
+  at: { readonly stream: string; readonly n: number },
+  revision: string | null,
+): Promise<Response> {
+  const headers = new Headers({ authorization: `Bearer ${grant}` });
+  if (revision !== null) headers.set(REVISION_HEADER, revision);
+  let response: Response;
+  try {
+    response = await call(env, origin, `${STREAMS_PATH}${at.stream}?after=${at.n}`, { headers });
+  } catch (thrown) {
+    if (thrown instanceof MoorageError) throw thrown;
+    throw new Broken(true);
   }
   if (response.ok) return response;
   throw await failureOf(response);

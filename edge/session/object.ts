@@ -3,19 +3,24 @@
  * decides and never waits for a server: the Worker carries.
  *
  * Holds one session, or a shard of them; everything is keyed by session id. Its WebSockets come from Workers, hibernate,
- * and are tagged: `stream:<session>` (the client's GET stream, one at most) and `mailbox:<session>` plus
- * `mailbox:<session>:<call>` (a running call of an edge server that may be told something). See `store.ts` for the tables
- * and `session.ts` for the states.
+ * and are tagged: `stream:<session>` (the client's GET stream, one at most, its name in the attachment),
+ * `mailbox:<session>` plus `mailbox:<session>:<call>` (a running call of an edge server: what it is told comes down here,
+ * and that it closes tells that the call is over) and `resumed:` in the same way (a client that came back for the rest of
+ * such a call). Frames to clients are `<event id>\n<message>`, the message empty where only the place is told, the id
+ * empty where there is no coming back. See `store.ts` for the tables and `session.ts` for the states.
  */
 import { DurableObject } from 'cloudflare:workers';
 import { MoorageError } from '../../shared/errors.ts';
+import { formatEventId, parseEventId } from '../../shared/event-stream.ts';
 import { GRANT_LIFE_S, signGrant } from '../../shared/grant.ts';
 import { isNotification, type JsonRpcMessage } from '../../shared/jsonrpc.ts';
+import { takesPriming } from '../../shared/revision.ts';
 import { directoryOf } from '../directory/object.ts';
 import type { Route } from '../directory/route.ts';
 import { type Env, edgeKeyOf, shardsOf } from '../env.ts';
 import { endAtOrigin } from '../origin/client.ts';
 import { type Outcome, outcomeOf } from '../outcome.ts';
+import { randomName } from '../random-name.ts';
 import { respondError } from '../respond.ts';
 import { sessionObjectName } from './id.ts';
 import { type Memory, type Restore, type SessionEvent, type SessionState, step } from './session.ts';
@@ -27,18 +32,26 @@ export interface Admission {
   /** Signed for the route's origin; null for servers of the edge. */
   readonly grant: string | null;
   readonly restore: Restore;
+  /** As negotiated; null while the session opens. */
+  readonly revision: string | null;
 }
 
 /** Headers with which a Worker asks for a WebSocket; only Workers reach an object. */
 export const STREAM_HEADER = {
   session: 'moorage-session',
   principal: 'moorage-principal',
+  /** Name of a running call, for its mailbox; the id of its request in JSON, percent-encoded, begins its stream. */
   call: 'moorage-call',
+  request: 'moorage-request',
+  /** The id of the last event that the client has. */
+  lastEvent: 'moorage-last-event',
 } as const;
 /** The stream was closed because the client opened another. */
 export const CLOSE_REPLACED = 4000;
 /** The stream was closed because its session ended. */
 export const CLOSE_ENDED = 4001;
+/** Nothing follows on a resumed stream: its response was sent. */
+const CLOSE_COMPLETE = 1000;
 
 /** A grant is renewed when it is good for less than this. */
 const GRANT_MARGIN_MS = 60_000;
@@ -89,6 +102,14 @@ export class Session extends DurableObject<Env> {
     });
   }
 
+  /** Admits the resuming of a call's stream. Refuses like `admit`. */
+  admitResume(id: string, principal: string): Promise<Outcome<Admission>> {
+    return outcomeOf(async () => {
+      await this.#step(id, { type: 'listen', principal, at: Date.now() });
+      return await this.#admission(id);
+    });
+  }
+
   /** The origin said that the route is stale: asks the Directory and admits anew. */
   reroute(id: string): Promise<Outcome<Admission>> {
     return outcomeOf(async () => {
@@ -114,9 +135,26 @@ export class Session extends DurableObject<Env> {
       const { state } = this.#entry(id);
       if (state.status !== 'open' && state.status !== 'opening') continue;
       if ((state.route.runtime === 'edge' ? null : state.route.origin) !== origin) continue;
-      const stream = this.#sockets(`stream:${id}`)[0];
-      if (stream) stream.send(text);
-      else if (!this.#store.enqueue(id, text, droppable)) console.warn('a message without a stream was dropped');
+      this.#say(id, text, droppable);
+    }
+  }
+
+  /** On the client's stream, or kept until there is one. */
+  #say(id: string, text: string, droppable: boolean): void {
+    const socket = this.#sockets(`stream:${id}`)[0];
+    const stream = socket ? (socket.deserializeAttachment() as { stream: string }).stream : null;
+    const n = this.#store.outgoing.keep(id, text, droppable, stream);
+    if (socket && stream !== null) socket.send(frame(n === undefined ? '' : sessionEvent(stream, n), text));
+    else if (n === undefined) console.warn('a message without a stream was dropped');
+  }
+
+  /** Writes down what a running call of an edge server says, before its client sees it; `last` is the response. */
+  recordCall(id: string, call: string, n: number, text: string, kind: 'droppable' | 'kept' | 'last'): void {
+    if (this.#entry(id).state.status !== 'open') return;
+    this.#store.calls.record(call, { n, text }, kind, Date.now());
+    for (const socket of this.#sockets(`resumed:${id}:${call}`)) {
+      socket.send(frame(callEvent(call, n), text));
+      if (kind === 'last') socket.close(CLOSE_COMPLETE, 'the response was sent');
     }
   }
 
@@ -126,27 +164,78 @@ export class Session extends DurableObject<Env> {
     for (const mailbox of this.#sockets(tag)) mailbox.send(text);
   }
 
-  /** A WebSocket for a client's stream, or with `moorage-call` for a running call's mailbox. */
+  /** A WebSocket for a client's stream, fresh or resumed, or with `moorage-call` for a running call's mailbox. */
   override async fetch(request: Request): Promise<Response> {
-    const id = request.headers.get(STREAM_HEADER.session) ?? '';
-    const principal = request.headers.get(STREAM_HEADER.principal) ?? '';
-    const call = request.headers.get(STREAM_HEADER.call);
-    const admitted = await outcomeOf(() => this.#step(id, { type: 'listen', principal, at: Date.now() }));
+    const header = (name: keyof typeof STREAM_HEADER) => request.headers.get(STREAM_HEADER[name]) ?? '';
+    const [id, call] = [header('session'), header('call')];
+    const admitted = await outcomeOf(() =>
+      this.#step(id, { type: 'listen', principal: header('principal'), at: Date.now() }),
+    );
     if (!admitted.ok) return respondError(lost());
-    const { 0: client, 1: server } = new WebSocketPair();
-    if (call !== null) {
-      this.ctx.acceptWebSocket(server, [`mailbox:${id}`, `mailbox:${id}:${call}`]);
-    } else {
-      // The newest stream wins: a client that reconnects must not be kept out by its own dead connection.
-      for (const older of this.#sockets(`stream:${id}`)) older.close(CLOSE_REPLACED, 'a newer stream took over');
-      this.ctx.acceptWebSocket(server, [`stream:${id}`]);
-      for (const text of this.#store.dequeue(id)) server.send(text);
+    if (call !== '') {
+      this.#store.calls.begin(id, call, decodeURIComponent(header('request')), Date.now());
+      return this.#accept([`mailbox:${id}`, `mailbox:${id}:${call}`]).response;
     }
-    return new Response(null, { status: 101, webSocket: client });
+    const at = parseEventId(header('lastEvent'));
+    if (at?.kind === 'edge') return this.#resumeCall(id, at.stream, at.n);
+    return this.#openStream(id, at?.kind === 'session' ? at : undefined);
+  }
+
+  /** The client's own stream. The newest wins: a client that reconnects must not be kept out by its own dead connection. */
+  #openStream(id: string, at: { readonly stream: string; readonly n: number } | undefined): Response {
+    const stream = at?.stream ?? randomName();
+    const { outgoing } = this.#store;
+    const messages = at ? outgoing.resume(id, stream, at.n) : outgoing.open(id, stream);
+    if (!messages) return nothingToResume();
+    for (const older of this.#sockets(`stream:${id}`)) older.close(CLOSE_REPLACED, 'a newer stream took over');
+    const { server, response } = this.#accept([`stream:${id}`]);
+    server.serializeAttachment({ stream });
+    if (this.#takesPriming(id)) server.send(frame(sessionEvent(stream, at?.n ?? 0), ''));
+    for (const { n, text } of messages) server.send(frame(sessionEvent(stream, n), text));
+    return response;
+  }
+
+  /** The rest of a call of an edge server. One without a mailbox was lost with the isolate that ran it. */
+  #resumeCall(id: string, call: string, after: number): Response {
+    const { calls } = this.#store;
+    if (calls.find(id, call) === 'running' && this.#sockets(`mailbox:${id}:${call}`).length === 0) {
+      calls.abandon(id, call, Date.now());
+    }
+    const status = calls.find(id, call);
+    const events = status === undefined ? [] : calls.after(call, after);
+    if (status !== 'running' && events.length === 0) return nothingToResume();
+    for (const older of this.#sockets(`resumed:${id}:${call}`)) older.close(CLOSE_REPLACED, 'a newer stream took over');
+    const { server, response } = this.#accept([`resumed:${id}`, `resumed:${id}:${call}`]);
+    if (this.#takesPriming(id)) server.send(frame(callEvent(call, after), ''));
+    for (const { n, text } of events) server.send(frame(callEvent(call, n), text));
+    if (status === 'ended') server.close(CLOSE_COMPLETE, 'the response was sent');
+    return response;
+  }
+
+  #accept(tags: string[]): { readonly server: WebSocket; readonly response: Response } {
+    const { 0: client, 1: server } = new WebSocketPair();
+    this.ctx.acceptWebSocket(server, tags);
+    return { server, response: new Response(null, { status: 101, webSocket: client }) };
+  }
+
+  #takesPriming(id: string): boolean {
+    const { state } = this.#entry(id);
+    return takesPriming(state.status === 'open' ? state.protocolVersion : null);
   }
 
   override webSocketClose(socket: WebSocket): void {
+    const [, id, call] =
+      this.ctx
+        .getTags(socket)
+        .map((tag) => /^mailbox:([^:]+):(.+)$/.exec(tag))
+        .find(Boolean) ?? [];
     socket.close();
+    if (id === undefined || call === undefined || this.#entry(id).state.status !== 'open') return;
+    const lost = this.#store.calls.abandon(id, call, Date.now());
+    for (const resumed of lost ? this.#sockets(`resumed:${id}:${call}`) : []) {
+      resumed.send(frame(callEvent(call, lost?.n ?? 0), lost?.text ?? ''));
+      resumed.close(CLOSE_COMPLETE, 'the response was sent');
+    }
   }
 
   override async alarm(): Promise<void> {
@@ -175,7 +264,7 @@ export class Session extends DurableObject<Env> {
           await this.#schedule();
           break;
         case 'forget':
-          for (const tag of [`stream:${id}`, `mailbox:${id}`]) {
+          for (const tag of [`stream:${id}`, `mailbox:${id}`, `resumed:${id}`]) {
             for (const socket of this.#sockets(tag)) socket.close(CLOSE_ENDED, 'the session ended');
           }
           this.#entries.delete(id);
@@ -215,14 +304,14 @@ export class Session extends DurableObject<Env> {
     const entry = this.#entry(id);
     const { state } = entry;
     if (state.status !== 'open' && state.status !== 'opening') throw lost();
-    const { route, restore } = state;
-    if (route.runtime === 'edge') return { route, grant: null, restore };
+    const { route, restore, protocolVersion: revision } = state;
+    if (route.runtime === 'edge') return { route, grant: null, restore, revision };
     const now = Date.now();
     if (!entry.grant || entry.grant.route !== route || entry.grant.renewAt <= now) {
       const token = await this.#sign(id, state, route);
       entry.grant = { token, route, renewAt: now + GRANT_LIFE_S * 1000 - GRANT_MARGIN_MS };
     }
-    return { route, grant: entry.grant.token, restore };
+    return { route, grant: entry.grant.token, restore, revision };
   }
 
   async #sign(id: string, holder: { principal: string }, route: Exclude<Route, { runtime: 'edge' }>): Promise<string> {
@@ -262,4 +351,17 @@ export function unknownServer(server: string, servers: readonly string[]): Moora
 
 function lost(): MoorageError {
   return new MoorageError('session_not_found', 'This session does not exist or has ended. Initialize a new one.');
+}
+
+const frame = (eventId: string, text: string): string => `${eventId}\n${text}`;
+const sessionEvent = (stream: string, n: number): string => formatEventId({ kind: 'session', stream, n });
+const callEvent = (stream: string, n: number): string => formatEventId({ kind: 'edge', stream, n });
+
+/** What makes SDK clients stop asking in peace: any other refusal costs them an attempt and an error. */
+function nothingToResume(): Response {
+  return respondError(
+    new MoorageError('method_not_allowed', 'Nothing follows on this stream (any more).', {
+      allow: 'POST, DELETE, OPTIONS',
+    }),
+  );
 }

@@ -3,15 +3,18 @@
  *
  * - `session(id TEXT PRIMARY KEY, state TEXT, due INTEGER)`: `state` is `LiveSession` as JSON; `due` is when it is looked
  *   at again, in milliseconds.
- * - `queued(seq INTEGER PRIMARY KEY AUTOINCREMENT, session TEXT, bytes INTEGER, droppable INTEGER, text TEXT)`: messages
- *   for clients without a stream.
+ * - the tables of `outgoing.ts` (messages on the sessions' own streams) and `calls.ts` (streams of edge servers' calls).
  *
  * Invariant: an object that holds no session has no tables and no alarm, so a stray id leaves nothing behind.
  */
-import { makeRoom } from './queue.ts';
+import { CALL_TABLES, Calls } from './calls.ts';
+import { OUTGOING_TABLES, Outgoing } from './outgoing.ts';
 import { dueAt, type LiveSession, type SessionState } from './session.ts';
 
 export class SessionStore {
+  /** Both are asked only about sessions that are there. */
+  readonly outgoing: Outgoing;
+  readonly calls: Calls;
   readonly #storage: DurableObjectStorage;
   readonly #sql: SqlStorage;
   #ready: boolean;
@@ -19,7 +22,10 @@ export class SessionStore {
   constructor(storage: DurableObjectStorage) {
     this.#storage = storage;
     this.#sql = storage.sql;
+    this.outgoing = new Outgoing(this.#sql);
+    this.calls = new Calls(this.#sql);
     this.#ready = this.#sql.exec("SELECT 1 FROM sqlite_master WHERE name = 'session'").toArray().length > 0;
+    if (this.#ready) this.#migrate();
   }
 
   load(id: string): SessionState {
@@ -38,7 +44,8 @@ export class SessionStore {
   async remove(id: string): Promise<void> {
     if (!this.#ready) return;
     this.#sql.exec('DELETE FROM session WHERE id = ?', id);
-    this.#sql.exec('DELETE FROM queued WHERE session = ?', id);
+    this.outgoing.remove(id);
+    this.calls.remove(id);
     if (this.nextDue() !== null) return;
     this.#ready = false;
     // Both are issued before anything else can run, so a session that opens meanwhile is not swept away.
@@ -60,54 +67,22 @@ export class SessionStore {
     return this.#sql.exec<{ due: number | null }>('SELECT MIN(due) AS due FROM session').one().due;
   }
 
-  /** Keeps a message for a client without a stream, within bounds. False when it was dropped. */
-  enqueue(session: string, text: string, droppable: boolean): boolean {
-    const rows = this.#sql
-      .exec<{ seq: number; bytes: number; droppable: number }>(
-        'SELECT seq, bytes, droppable FROM queued WHERE session = ? ORDER BY seq',
-        session,
-      )
-      .toArray();
-    const bytes = new TextEncoder().encode(text).byteLength;
-    const room = makeRoom(
-      rows.map((row) => ({ ...row, droppable: row.droppable === 1 })),
-      { bytes, droppable },
-    );
-    for (const seq of room.drop) this.#sql.exec('DELETE FROM queued WHERE seq = ?', seq);
-    if (room.keep) {
-      this.#sql.exec(
-        'INSERT INTO queued (session, bytes, droppable, text) VALUES (?, ?, ?, ?)',
-        session,
-        bytes,
-        droppable ? 1 : 0,
-        text,
-      );
-    }
-    return room.keep;
-  }
-
-  /** Takes all messages that wait for a session, in order. */
-  dequeue(session: string): string[] {
-    if (!this.#ready) return [];
-    const rows = this.#sql
-      .exec<{ text: string }>('SELECT text FROM queued WHERE session = ? ORDER BY seq', session)
-      .toArray();
-    if (rows.length > 0) this.#sql.exec('DELETE FROM queued WHERE session = ?', session);
-    return rows.map((row) => row.text);
-  }
-
   #prepare(): void {
     if (this.#ready) return;
     this.#sql.exec(
       'CREATE TABLE IF NOT EXISTS session (id TEXT PRIMARY KEY, state TEXT NOT NULL, due INTEGER NOT NULL)',
     );
     this.#sql.exec('CREATE INDEX IF NOT EXISTS session_due ON session (due)');
-    this.#sql.exec(
-      `CREATE TABLE IF NOT EXISTS queued (
-         seq INTEGER PRIMARY KEY AUTOINCREMENT, session TEXT NOT NULL, bytes INTEGER NOT NULL,
-         droppable INTEGER NOT NULL, text TEXT NOT NULL)`,
-    );
-    this.#sql.exec('CREATE INDEX IF NOT EXISTS queued_session ON queued (session)');
+    this.#sql.exec(OUTGOING_TABLES);
+    this.#sql.exec(CALL_TABLES);
     this.#ready = true;
+  }
+
+  /** Tables of before streams could be resumed: messages had no stream, and calls were not written down. */
+  #migrate(): void {
+    const columns = this.#sql.exec<{ name: string }>("SELECT name FROM pragma_table_info('queued')").toArray();
+    if (!columns.some(({ name }) => name === 'stream')) this.#sql.exec('ALTER TABLE queued ADD COLUMN stream TEXT');
+    this.#sql.exec(OUTGOING_TABLES);
+    this.#sql.exec(CALL_TABLES);
   }
 }

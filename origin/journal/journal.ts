@@ -12,6 +12,9 @@ import { givenUp, SESSION_BYTES, SWEEP_EVERY_MS, TOTAL_BYTES, TOTAL_STREAMS } fr
 import { Database, type Orphan } from './database.ts';
 import { Stream } from './stream.ts';
 
+/** The place of a lost call's last event: after whatever its reader saw and was not kept. */
+const BEYOND = 1_000_000;
+
 export interface JournalOptions {
   /** Path of its file. One agent at a time uses it. */
   readonly path: string;
@@ -88,7 +91,7 @@ export class Journal {
       { cause: 'agent_gone', retryable: method !== 'tools/call' },
     );
     const data = JSON.stringify(failure(request, error));
-    this.#database.end(id, last + 1, data, bytes + data.length);
+    this.#database.end(id, last + BEYOND, data, bytes + data.length);
   }
 
   #remove(ids: readonly string[]): void {

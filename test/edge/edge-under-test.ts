@@ -23,7 +23,7 @@ export interface UnderTest {
 /** Starts an edge with the scripted origin `local`, whose link is not dialled. */
 export async function edgeUnderTest(
   edgeServers: Readonly<Record<string, string>> = {},
-  settings: Pick<EdgeOptions, 'aggregate'> = {},
+  settings: Pick<EdgeOptions, 'aggregate' | 'endIdleAfterMs'> = {},
 ): Promise<UnderTest> {
   const stateDir = await mkdtemp(join(tmpdir(), 'moorage-edge-'));
   const edgeKeys = await keyPair();
@@ -82,13 +82,13 @@ export class WireClient {
     this.server = server;
   }
 
-  async initialize(): Promise<Response> {
+  async initialize(protocolVersion = PROTOCOL): Promise<Response> {
     const response = await this.post({
       jsonrpc: '2.0',
       id: 'init',
       method: 'initialize',
       params: {
-        protocolVersion: PROTOCOL,
+        protocolVersion,
         capabilities: { elicitation: {}, sampling: {} },
         clientInfo: { name: 'wire', version: '1' },
       },

@@ -156,7 +156,7 @@ test('a second stream of a session takes the place of the first', async () => {
   const wire = await opened();
   const first = await listening(wire);
   const second = await listening(wire);
-  expect(await first.block()).toBeNull();
+  expect(await first.message()).toBeNull();
   link.send(eventFrame(1, [wire.session]));
   expect(await second.message()).toEqual(changed(1));
 });

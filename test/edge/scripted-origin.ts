@@ -10,13 +10,21 @@ import type { ErrorCode } from '../../shared/errors.ts';
 import { type Grant, importKey, signLinkToken, verifyGrant } from '../../shared/grant.ts';
 import type { JsonRpcMessage, JsonRpcRequest } from '../../shared/jsonrpc.ts';
 import { type DownFrame, LINK_PATH, ORIGIN_HEADER } from '../../shared/link.ts';
-import { REPLAY_HEADER, SESSION_PATH } from '../../shared/origin-api.ts';
+import { REPLAY_HEADER, SESSION_PATH, STREAMS_PATH } from '../../shared/origin-api.ts';
 
 /** One message that arrived. */
 export interface Arrived {
   readonly grant: Grant;
   readonly replay: boolean;
   readonly message: JsonRpcMessage;
+  readonly headers: IncomingMessage['headers'];
+}
+
+/** A stream that the edge asks for again. */
+export interface Resumed {
+  readonly grant: Grant;
+  /** `<stream>?after=<n>`. */
+  readonly at: string;
   readonly headers: IncomingMessage['headers'];
 }
 
@@ -67,6 +75,10 @@ export class ScriptedOrigin {
   /** Grants of sessions that the edge ended here. */
   readonly ended: Grant[] = [];
   handler: Handler = plain;
+  /** Streams that the edge asked for again, in order. */
+  readonly resumed: Resumed[] = [];
+  onResume: (resumed: Resumed, response: ServerResponse) => void = (_, response) =>
+    refuse(response, 404, 'stream_unknown');
   readonly #edgeKey: JWK;
   #server: Server | undefined;
 
@@ -99,6 +111,12 @@ export class ScriptedOrigin {
     if (request.method === 'DELETE' && request.url === SESSION_PATH) {
       this.ended.push(grant);
       response.writeHead(204).end();
+      return;
+    }
+    if (request.method === 'GET' && request.url?.startsWith(STREAMS_PATH)) {
+      const resumed = { grant, at: request.url.slice(STREAMS_PATH.length), headers: request.headers };
+      this.resumed.push(resumed);
+      this.onResume(resumed, response);
       return;
     }
     const parts: Buffer[] = [];

@@ -168,7 +168,7 @@ describe('a session', () => {
     const wire = await opened();
     const stream = await wire.get();
     await wire.request('DELETE');
-    expect(await stream.text()).toBe(': connected\n\n');
+    expect(await stream.text()).toMatch(/^: connected\n\nid: s\.[\w-]+\.0\nretry: 3000\ndata: \n\n$/);
   });
 
   test('a GET that does not accept event streams', async () => {
