@@ -1,14 +1,7 @@
 #!/usr/bin/env node
 /** Owns the command line: which command is meant, its options, and exit codes (0 done, 1 failed, 2 wrong usage). */
 import { parseArgs } from 'node:util';
-import { BundleError } from '../edge/local/bundle.ts';
-import { EdgeStartError } from '../edge/local/edge.ts';
-import { MachineError } from '../origin/vm/error.ts';
-import { RouterError } from '../router/error.ts';
-import { ConfigError } from '../shared/config.ts';
 import { DEFAULT_CONFIG } from './config-file.ts';
-import { stdio } from './stdio/stdio.ts';
-import { up } from './up.ts';
 import { UsageError } from './usage.ts';
 
 const HELP = `moorage: one address for all your MCP servers
@@ -56,12 +49,12 @@ async function main(argv: readonly string[]): Promise<number> {
   switch (command) {
     case 'up':
       if (rest.length > 0 || url !== undefined) throw unknown(positionals);
-      return await up({ config, state, port: portOf(values.port), yes: values.yes });
+      return await (await import('./up.ts')).up({ config, state, port: portOf(values.port), yes: values.yes });
     case 'stdio': {
       const [server, ...more] = rest;
       if (server === undefined) throw new UsageError('Which server? Say "moorage stdio <server>".');
       if (more.length > 0 || values.port !== undefined || values.yes) throw unknown(positionals);
-      return await stdio({ server, config, state, url });
+      return await (await import('./stdio/stdio.ts')).stdio({ server, config, state, url });
     }
     default:
       throw unknown(positionals);
@@ -78,14 +71,14 @@ function portOf(text: string | undefined): number | undefined {
   throw new UsageError('--port takes a number from 0 to 65535.');
 }
 
-/** Failures that a message explains: no stack is printed for them. */
-const EXPECTED = [ConfigError, UsageError, RouterError, BundleError, EdgeStartError, MachineError];
+/** Failures that a message explains: no stack is printed for them. Named, so that not every command loads them all. */
+const EXPECTED = ['ConfigError', 'UsageError', 'RouterError', 'BundleError', 'EdgeStartError', 'MachineError'];
 
 try {
   process.exitCode = await main(process.argv.slice(2));
 } catch (error) {
-  if (EXPECTED.some((kind) => error instanceof kind)) {
-    process.stderr.write(`${(error as Error).message}\n`);
+  if (error instanceof Error && EXPECTED.includes(error.name)) {
+    process.stderr.write(`${error.message}\n`);
     process.exitCode = error instanceof UsageError ? 2 : 1;
   } else if (error instanceof TypeError && 'code' in error && String(error.code).startsWith('ERR_PARSE_ARGS')) {
     process.stderr.write(`${error.message}\nSee "moorage help".\n`);

@@ -17,6 +17,10 @@ export function failedAnswer({ id, method }: JsonRpcRequest, failed: Failure): J
   return failure(id, explain(failed, method));
 }
 
+/** Methods whose repetition does no harm: whether they arrived does not matter. */
+const REPEATABLE =
+  /^(initialize|ping|server\/discover|subscriptions\/listen|completion\/complete|logging\/setLevel|prompts\/get|[\w/]+\/list|resources\/(read|subscribe|unsubscribe)|tasks\/(get|result|cancel))$/;
+
 function explain(failed: Failure, method: string): MoorageError {
   switch (failed.kind) {
     case 'lost':
@@ -27,6 +31,12 @@ function explain(failed: Failure, method: string): MoorageError {
         `The router cannot be reached (${failed.reason}). Nothing was done: try again when it is back.`,
       );
     case 'broken':
+      if (REPEATABLE.test(method)) {
+        return new MoorageError(
+          'edge_away',
+          `The connection to the router broke while ${method} was running (${failed.reason}). Try again.`,
+        );
+      }
       return new MoorageError(
         'outcome_unknown',
         `The connection to the router broke while ${method} was running (${failed.reason}). It may or may not have taken effect: check before you repeat it.`,

@@ -10,7 +10,7 @@
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import { RouterError } from '../../router/error.ts';
-import { type Router, type RouterOptions, startRouter } from '../../router/router.ts';
+import type { Router, RouterOptions } from '../../router/router.ts';
 import { type Holder, holderOf, isAlive } from '../../router/state.ts';
 import type { Config } from '../../shared/config.ts';
 import { MoorageError } from '../../shared/errors.ts';
@@ -55,6 +55,8 @@ export function localPlace({ config, options, log }: LocalOptions): Place {
       if (holder) continue;
       if (attached && attached.kind !== 'stdio') throw gone(attached);
       try {
+        // Loaded only where it is needed: most clients find a router that runs already.
+        const { startRouter } = await import('../../router/router.ts');
         own = await startRouter(config, options, 'stdio');
       } catch (error) {
         // Somebody was faster: use theirs.

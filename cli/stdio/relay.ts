@@ -19,6 +19,7 @@ import {
 } from '../../shared/jsonrpc.ts';
 import { REVISION_META_KEY } from '../../shared/revision.ts';
 import { failedAnswer } from './explain.ts';
+import { ParameterHeaders } from './parameter-headers.ts';
 import { type Failure, failureOf, type Remote, reasonOf } from './remote.ts';
 import { Session, type SessionOptions } from './session.ts';
 
@@ -44,6 +45,7 @@ const PAUSES = [100, 300, 600, 1_000, 2_000];
 export class Relay {
   readonly #options: RelayOptions;
   readonly #session: Session;
+  readonly #parameters = new ParameterHeaders();
   readonly #calls = new Map<RequestId, Call>();
   /** Questions of the server that the client has not answered, and where they came from. */
   readonly #asked = new Map<RequestId, Remote>();
@@ -144,7 +146,8 @@ export class Relay {
       let failed: Failure;
       try {
         remote = await this.#remoteFor(call);
-        await remote.send(request, { signal: abort.signal, onEnd: () => this.#cutOff(call) });
+        const headers = call.stateless ? this.#parameters.of(request) : {};
+        await remote.send(request, { signal: abort.signal, headers, onEnd: () => this.#cutOff(call) });
         return;
       } catch (error) {
         if (error instanceof MoorageError) return this.#respond(call, failure(request.id, error));
@@ -180,6 +183,9 @@ export class Relay {
     }
     if (call.request.method === 'initialize' && 'result' in message) {
       this.#session.opened(remote, call.request, String(message.result.protocolVersion));
+    }
+    if (call.stateless && call.request.method === 'tools/list' && 'result' in message) {
+      this.#parameters.learn(message.result);
     }
     this.#respond(call, message);
   }

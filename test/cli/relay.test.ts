@@ -157,6 +157,24 @@ describe('the era without sessions', () => {
     expect(router.methods).not.toContain('notifications/cancelled');
   });
 
+  test('arguments that a tool wants in headers are put there, as its schema was listed', async () => {
+    const text = { type: 'string', 'x-mcp-header': 'Region' };
+    const place = { type: 'object', properties: { size: { type: 'integer', 'x-mcp-header': 'Size' } } };
+    const inputSchema = { type: 'object', properties: { text, place, other: { type: 'string' } } };
+    router.answer = ({ id, method }, response) =>
+      router.result({ id, method, jsonrpc: '2.0' }, response, { tools: [{ name: 'tool', inputSchema }] });
+    send({ id: 1, method: 'tools/list', params: MODERN });
+    await answerTo(1);
+    const call = { ...MODERN, name: 'tool', arguments: { text: 'München', place: { size: 3 }, other: 'x' } };
+    send({ id: 2, method: 'tools/call', params: call });
+    await answerTo(2);
+    const { headers } = router.posted.at(-1) ?? { headers: {} };
+    expect(Object.entries(headers).filter(([name]) => name.startsWith('mcp-param-'))).toEqual([
+      ['mcp-param-region', '=?base64?TcO8bmNoZW4=?='],
+      ['mcp-param-size', '3'],
+    ]);
+  });
+
   test('a router that does not serve it says so in the answer to the probe', async () => {
     const error = { code: -32022, message: 'not served', data: { supported: [] } };
     router.answer = ({ id }, response) =>
@@ -282,6 +300,15 @@ describe('a router that fails', () => {
     send({ id: 1, method: 'tools/call', params: {} });
     expect(await answerTo(1)).toMatchObject({ error: { data: { code: 'outcome_unknown' } } });
     expect(router.methods.filter((method) => method === 'tools/call')).toHaveLength(1);
+  });
+
+  test('what can be repeated without harm is to be tried again', async () => {
+    await open();
+    router.answer = (_request, response) => response.socket?.destroy();
+    send({ id: 1, method: 'resources/templates/list', params: {} });
+    expect(await answerTo(1)).toMatchObject({
+      error: { message: expect.stringContaining('Try again'), data: { code: 'edge_away' } },
+    });
   });
 
   test('a stream that can be resumed is resumed', async () => {

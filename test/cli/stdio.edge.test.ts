@@ -81,9 +81,12 @@ describe('with no router running', () => {
     await client.close();
   });
 
-  test('SDK v2 that probes for 2026-07-28 first ends up served', async () => {
+  test.each([
+    ['probes for 2026-07-28 first', 'auto'],
+    ['knows nothing else', { pin: '2026-07-28' }],
+  ] as const)('SDK v2 that %s', async (_name, mode) => {
     const { dir } = folder();
-    const { client } = await connect(here(dir, 'time'), { versionNegotiation: { mode: 'auto' } });
+    const { client } = await connect(here(dir, 'time'), { versionNegotiation: { mode } });
     expect(JSON.stringify((await client.callTool(NOW)).content)).toContain('UTC');
     await client.close();
   });
@@ -171,6 +174,20 @@ describe('beside moorage up', () => {
     expect(seen).toEqual([0, 1, 2, 3, 1]);
   });
 
+  test('10 MB cross; what is too large for the router is refused, and the session lives on', async () => {
+    const { client } = await connect(here(dir, 'scripted'));
+    const echo = async (bytes: number) => {
+      const value = 'x'.repeat(bytes);
+      const { content } = await client.callTool({ name: 'do', arguments: { action: 'echo', value } });
+      return (content as { text: string }[])[0]?.text.length;
+    };
+    // What comes back is bounded by the SDK's own buffer, of 10 MiB.
+    expect(await echo(10_000_000)).toBe(10_000_000);
+    await expect(echo(17_000_000)).rejects.toMatchObject({ data: { code: 'body_too_large' } });
+    expect(await echo(5)).toBe(5);
+    await client.close();
+  });
+
   test('with --url: the same from anywhere, without a configuration', async () => {
     const { client, said } = await connect(args('time', '--url', moorage.url));
     expect(JSON.stringify((await client.callTool(NOW)).content)).toContain('UTC');
@@ -184,7 +201,7 @@ describe('beside moorage up', () => {
     const beside = await connect(here(dir, 'scripted'));
     const remote = await connect(args('scripted', '--url', moorage.url));
     const call = (client: Client, action: string) =>
-      client.callTool({ name: 'do', arguments: { action, value: 'v' } }, { timeout: 20_000 });
+      client.callTool({ name: 'do', arguments: { action, value: 'v' } }, { timeout: 40_000 });
     await Promise.all([call(beside.client, 'echo'), call(remote.client, 'echo')]);
     const running = [call(beside.client, 'never'), call(remote.client, 'never')];
     const outcomes = Promise.allSettled(running);
