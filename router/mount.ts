@@ -11,11 +11,12 @@
  * - headers that tell of proxies on the way are dropped: the edge reads them as a sign of callers from outside.
  */
 import { Agent, type IncomingMessage, request as requestOf, type ServerResponse } from 'node:http';
-import { Readable } from 'node:stream';
+import { pipeline as pipe, Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import type { ReadableStream as NodeReadableStream } from 'node:stream/web';
 import { httpStatus, MoorageError } from '../shared/errors.ts';
 import { failure } from '../shared/jsonrpc.ts';
+import { prefixEndpoint } from './prefix-endpoint.ts';
 
 export interface Mount {
   /**
@@ -123,6 +124,8 @@ export function mountAt(edge: EdgeAddress, base: URL | undefined): Mount {
     return promise;
   };
 
+  const isSse = ({ path }: Carried) => prefix !== '' && path.endsWith('/sse');
+
   return {
     handler: (request, response) => {
       const left = new AbortController();
@@ -140,7 +143,7 @@ export function mountAt(edge: EdgeAddress, base: URL | undefined): Mount {
         const answer = await carry(carried, bodyOf(request, parsed, carried.headers), left.signal);
         response.writeHead(answer.statusCode ?? 502, returned(answer).flat());
         response.flushHeaders();
-        await pipeline(answer, response);
+        await (isSse(carried) ? pipeline(answer, prefixEndpoint(prefix), response) : pipeline(answer, response));
       };
       serve().catch((error: unknown) => {
         if (response.headersSent || response.destroyed) response.destroy();
@@ -156,7 +159,8 @@ export function mountAt(edge: EdgeAddress, base: URL | undefined): Mount {
         const status = answer.statusCode ?? 502;
         const bodyless = request.method === 'HEAD' || status === 204 || status === 304;
         if (bodyless) answer.resume();
-        return new Response(bodyless ? null : (Readable.toWeb(answer) as ReadableStream), {
+        const stream = isSse(carried) ? pipe(answer, prefixEndpoint(prefix), () => {}) : answer;
+        return new Response(bodyless ? null : (Readable.toWeb(stream) as ReadableStream), {
           status,
           headers: returned(answer),
         });

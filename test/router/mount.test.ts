@@ -143,10 +143,10 @@ function streaming() {
   };
   return { second, gone };
 }
-const url = () => `http://127.0.0.1:${(front.address() as AddressInfo).port}/base/time/mcp`;
-const through: [string, (init: RequestInit) => Promise<Response>][] = [
-  ['handler', (init) => fetch(url(), init)],
-  ['fetch', (init) => mount.fetch(new Request('http://tools.example.com/base/time/mcp', init))],
+const url = () => `http://127.0.0.1:${(front.address() as AddressInfo).port}/base/time`;
+const through: [string, (init: RequestInit, path?: string) => Promise<Response>][] = [
+  ['handler', (init, path = '/mcp') => fetch(url() + path, init)],
+  ['fetch', (init, path = '/mcp') => mount.fetch(new Request(`http://tools.example.com/base/time${path}`, init))],
 ];
 
 describe.each(through)('through %s', (_name, call) => {
@@ -184,6 +184,20 @@ describe.each(through)('through %s', (_name, call) => {
     controller.abort();
     await expect(answer).rejects.toThrow(/abort/i);
     await closed;
+  });
+
+  test('the old transport’s first event names its path below the mount, however it is cut', async () => {
+    serve = async (_incoming, response) => {
+      response.writeHead(200, { 'content-type': 'text/event-stream' });
+      for (const part of ['event: end', 'point\ndata: /time/messages?sessionId=1\n', '\ndata: /é\n\n']) {
+        response.write(part);
+        await new Promise((resolve) => setTimeout(resolve, 10));
+      }
+      response.end('event: endpoint\ndata: /later\n\n');
+    };
+    expect(await (await call({}, '/sse')).text()).toBe(
+      'event: endpoint\ndata: /base/time/messages?sessionId=1\n\ndata: /é\n\nevent: endpoint\ndata: /later\n\n',
+    );
   });
 
   test('an edge that is away is told in JSON-RPC; one that breaks off breaks the answer off', async () => {
