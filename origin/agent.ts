@@ -16,6 +16,7 @@ import { originApi } from './api.ts';
 import { Eras } from './bridge/eras.ts';
 import { isVirtual, VirtualSessions } from './bridge/lane/virtual-sessions.ts';
 import { Lanes } from './bridge/lanes.ts';
+import { ModernPeers } from './bridge/modern-peers.ts';
 import { Sessions } from './bridge/sessions.ts';
 import { type ServerHost, Upstreams } from './bridge/upstreams.ts';
 import { Journal } from './journal/journal.ts';
@@ -68,8 +69,12 @@ export function originParts(options: {
   readonly unasked: (sessions: readonly string[], message: JsonRpcMessage) => void;
 }): OriginParts {
   const upstreams = new Upstreams(options);
+  const eras = new Eras({ upstreams, log: options.log });
+  const peers = new ModernPeers({ upstreams, eras });
   const sessions = new Sessions({
     upstreams,
+    eras,
+    peers,
     unasked: (to, message) => {
       const [ours, clients] = [to.filter(isVirtual), to.filter((session) => !isVirtual(session))];
       if (ours.length > 0) virtual.unasked(ours, message);
@@ -84,8 +89,7 @@ export function originParts(options: {
     await upstreams.close();
     journal.close();
   };
-  const eras = new Eras({ upstreams, log: options.log });
-  const lanes = new Lanes({ upstreams, eras, virtual });
+  const lanes = new Lanes({ peers, eras, virtual });
   return { sessions, lanes, journal, close };
 }
 

@@ -61,7 +61,7 @@ export class ModernCorrelator implements Correlates {
       method: message.method,
       progressToken: token,
       uri: undefined,
-      wantsLog: meta?.[META.logLevel] !== undefined,
+      wantsLog: message.method !== LISTEN && meta?.[META.logLevel] !== undefined,
     };
     this.#calls.set(number, call);
     const params =

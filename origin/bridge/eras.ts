@@ -20,9 +20,11 @@ export type Era = 'modern' | 'legacy';
 
 /** How long a started server may take to answer the probe, in milliseconds. */
 const PROBE_WITHIN_MS = 10_000;
-/** How long silence counts as a verdict, in milliseconds: the machine may just have been slow. */
-const SILENCE_HOLDS_MS = 600_000;
+/** How long silence or a sudden end counts as a verdict, in milliseconds: the machine may just have had a bad moment. */
+const GUESS_HOLDS_MS = 600_000;
 const PROBE = 'probe';
+/** Codes by which a server says that it has no `initialize` at all (2026-07-28, basic/versioning, "Compatibility Matrix"). */
+const REFUSES_SESSIONS: ReadonlySet<number> = new Set([-32022, -32601]);
 
 interface Verdict {
   readonly era: Promise<Era>;
@@ -36,7 +38,8 @@ export class Eras {
   readonly #now: () => number;
   readonly #verdicts = new Map<string, Verdict>();
   readonly #probed = new Map<string, Peer>();
-  readonly #refusedInitialize = new Set<string>();
+  /** Whether a deployment takes `initialize`, once it showed. */
+  readonly #sessions = new Map<string, boolean>();
 
   constructor(options: { upstreams: Upstreams; log: Log; now?: () => number }) {
     this.#upstreams = options.upstreams;
@@ -58,13 +61,21 @@ export class Eras {
 
   /** Whether the server is known to refuse `initialize`. */
   isModernOnly(definition: ServerDefinition): boolean {
-    return this.#refusedInitialize.has(definition.deployment);
+    return this.#sessions.get(definition.deployment) === false;
+  }
+
+  acceptedInitialize(definition: ServerDefinition): void {
+    this.#sessions.set(definition.deployment, true);
   }
 
   /** After a refused `initialize`: whether the server refused it because it speaks only the era without sessions. */
-  async refusedInitialize(definition: ServerDefinition): Promise<boolean> {
+  async refusedInitialize(definition: ServerDefinition, code: number): Promise<boolean> {
+    if (this.#sessions.get(definition.deployment)) return false;
+    const known = this.#verdicts.get(definition.deployment);
+    if (known && known.until !== Number.POSITIVE_INFINITY) this.#verdicts.delete(definition.deployment);
     if ((await this.of(definition)) !== 'modern') return false;
-    this.#refusedInitialize.add(definition.deployment);
+    // Any other code may have been about this `initialize` alone.
+    if (REFUSES_SESSIONS.has(code)) this.#sessions.set(definition.deployment, false);
     return true;
   }
 
@@ -86,14 +97,15 @@ export class Eras {
     try {
       const silent = new Promise<undefined>((resolve) => late.addEventListener('abort', () => resolve(undefined)));
       const answer = await Promise.race([peer.ask(PROBE, discoverRequest(PROBE), { signal: late }), silent]);
-      era = answer === undefined ? this.#silent(definition) : eraOfAnswer(answer);
+      if (answer === undefined && isHttpDefinition(definition)) throw silentServer(definition.name);
+      era = answer === undefined ? this.#guess(definition) : eraOfAnswer(answer);
     } catch (error) {
       // A process that dies of the probe is an old one; a connection that fails says nothing.
       if (isHttpDefinition(definition) || !(error instanceof MoorageError)) {
         void peer.end();
         throw error;
       }
-      era = 'legacy';
+      era = this.#guess(definition);
     }
     this.#log.debug(`server ${definition.name} speaks the ${era} era`);
     if (era === 'legacy') void peer.end();
@@ -106,18 +118,16 @@ export class Eras {
     return era;
   }
 
-  #silent(definition: ServerDefinition): Era {
-    if (isHttpDefinition(definition)) {
-      throw new MoorageError(
-        'server_failed',
-        `The server "${definition.name}" did not answer within ${PROBE_WITHIN_MS / 1000} seconds.`,
-      );
-    }
+  /** Nothing was said: an old server, most likely. */
+  #guess(definition: ServerDefinition): Era {
     const verdict = this.#verdicts.get(definition.deployment);
-    if (verdict) verdict.until = this.#now() + SILENCE_HOLDS_MS;
+    if (verdict) verdict.until = this.#now() + GUESS_HOLDS_MS;
     return 'legacy';
   }
 }
+
+const silentServer = (server: string): MoorageError =>
+  new MoorageError('server_failed', `The server "${server}" did not answer within ${PROBE_WITHIN_MS / 1000} seconds.`);
 
 /** What an answer to the probe shows. Anything that is not certainly modern is legacy (basic/transports/stdio). */
 export function eraOfAnswer(answer: JsonRpcResponse): Era {

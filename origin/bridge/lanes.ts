@@ -9,11 +9,10 @@ import { MoorageError } from '../../shared/errors.ts';
 import type { JsonRpcMessage, JsonRpcRequest } from '../../shared/jsonrpc.ts';
 import { type Envelope, parseEnvelope } from '../../shared/rev-2026-07-28.ts';
 import type { ServerDefinition } from '../server.ts';
-import { ModernCorrelator } from './correlate-modern.ts';
 import type { Eras } from './eras.ts';
 import type { VirtualSessions } from './lane/virtual-sessions.ts';
-import type { CallSink, Peer } from './peer.ts';
-import type { Upstreams } from './upstreams.ts';
+import type { ModernPeers } from './modern-peers.ts';
+import type { CallSink } from './peer.ts';
 
 /** Who sends a request, as the grant says. */
 export interface Sender {
@@ -32,13 +31,12 @@ export interface Arrival {
 }
 
 export class Lanes {
-  readonly #upstreams: Upstreams;
+  readonly #peers: ModernPeers;
   readonly #eras: Eras;
   readonly #virtual: VirtualSessions;
-  readonly #peers = new Map<string, Promise<Peer>>();
 
-  constructor(options: { upstreams: Upstreams; eras: Eras; virtual: VirtualSessions }) {
-    this.#upstreams = options.upstreams;
+  constructor(options: { peers: ModernPeers; eras: Eras; virtual: VirtualSessions }) {
+    this.#peers = options.peers;
     this.#eras = options.eras;
     this.#virtual = options.virtual;
   }
@@ -53,22 +51,19 @@ export class Lanes {
 
   /** A notification of a client. The core protocol has none; those of extensions pass to a server that is there. */
   async notify({ lane }: Sender, definition: ServerDefinition, message: JsonRpcMessage): Promise<void> {
-    const peer = await this.#peers.get(keyOf(definition, lane));
+    const peer = await this.#peers.known(definition, lane);
     peer?.notify(lane, message);
   }
 
   /** Ends what is kept for a lane alone. */
   async end({ lane }: Sender, definition: ServerDefinition): Promise<void> {
     this.#virtual.end(lane);
-    if (definition.entry.process !== 'session') return;
-    const peer = await this.#peers.get(keyOf(definition, lane));
-    await peer?.end();
+    await this.#peers.end(definition, lane);
   }
 
   async #pass(arrival: Arrival, sink: CallSink, again: number): Promise<void> {
     const { sender, definition, message, headers, signal } = arrival;
-    const peer = await this.#peer(definition, sender.lane);
-    this.#upstreams.touch(peer);
+    const peer = await this.#peers.get(definition, sender.lane);
     const lost = (error: MoorageError): boolean => error.code === 'session_unknown' && again > 0;
     peer.request(
       sender.lane,
@@ -88,34 +83,7 @@ export class Lanes {
       { signal, headers },
     );
   }
-
-  #peer(definition: ServerDefinition, lane: string): Promise<Peer> {
-    const key = keyOf(definition, lane);
-    const known = this.#peers.get(key);
-    if (known) return known;
-    const opening = this.#open(definition);
-    this.#peers.set(key, opening);
-    const forget = () => {
-      if (this.#peers.get(key) === opening) this.#peers.delete(key);
-    };
-    opening.then((peer) => peer.closed.then(forget), forget);
-    return opening;
-  }
-
-  async #open(definition: ServerDefinition): Promise<Peer> {
-    return (
-      this.#eras.takeProbed(definition) ??
-      (await this.#upstreams.connect(definition, {
-        mode: definition.entry.process === 'session' ? 'own' : 'shared',
-        correlator: new ModernCorrelator(),
-        unasked: () => undefined,
-      }))
-    );
-  }
 }
-
-const keyOf = ({ name, entry }: ServerDefinition, lane: string): string =>
-  JSON.stringify(entry.process === 'session' ? [name, lane] : [name]);
 
 const asError = (thrown: unknown): MoorageError =>
   thrown instanceof MoorageError ? thrown : new MoorageError('internal', 'The request could not be passed on.');

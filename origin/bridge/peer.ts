@@ -49,11 +49,10 @@ export interface RequestOptions extends SendOptions {
 /** What a session speaks to: a peer as it is, or a bridge to a server of the other era. */
 export interface SessionPeer {
   readonly closed: Promise<void>;
-  attach(session: string): void;
-  detach(session: string): void;
   request(session: string, message: JsonRpcRequest, sink: CallSink, options?: RequestOptions): void;
   notify(session: string, message: JsonRpcMessage): void;
-  end(): Promise<void>;
+  /** The session has ended. What it used alone ends with it. */
+  leave(session: string): void;
 }
 
 /** Unread bytes towards a server, at most. */
@@ -96,9 +95,10 @@ export class Peer implements SessionPeer {
     this.#correlator.attach(session);
   }
 
-  /** A session of a shared process has ended: its calls are cancelled, its subscriptions given up. */
-  detach(session: string): void {
+  /** A session of a shared process gives up its calls and subscriptions; a process of its own is ended. */
+  leave(session: string): void {
     for (const message of this.#correlator.detach(session)) this.#channel.send(message);
+    if (this.mode === 'own') void this.end();
   }
 
   /** A client's request. The sink is settled exactly once, also when the process is gone already. */

@@ -15,11 +15,14 @@ import { MoorageError } from '../../shared/errors.ts';
 import type { JsonRpcMessage, JsonRpcRequest, JsonRpcResponse } from '../../shared/jsonrpc.ts';
 import type { ServerDefinition } from '../server.ts';
 import { Correlator } from './correlate.ts';
-import type { Peer } from './peer.ts';
+import type { Eras } from './eras.ts';
+import type { ModernPeers } from './modern-peers.ts';
+import { Peer, type SessionPeer } from './peer.ts';
+import { StatelessSession } from './stateless/session.ts';
 import type { Upstreams } from './upstreams.ts';
 
 export interface Attachment {
-  readonly peer: Peer;
+  readonly peer: SessionPeer;
   /** The server's answer to `initialize`, under the id of the request that opened this session. */
   readonly initialized: JsonRpcResponse;
 }
@@ -27,7 +30,7 @@ export interface Attachment {
 interface Entry {
   readonly server: string;
   readonly attachment: Promise<Attachment>;
-  peer?: Peer;
+  peer?: SessionPeer;
 }
 
 interface SharedProcess {
@@ -39,15 +42,21 @@ const ASKING = ['sampling', 'elicitation', 'roots', 'tasks'] as const;
 
 export class Sessions {
   readonly #upstreams: Upstreams;
+  readonly #eras: Eras;
+  readonly #peers: ModernPeers;
   readonly #unasked: (sessions: readonly string[], message: JsonRpcMessage) => void;
   readonly #entries = new Map<string, Entry>();
   readonly #shared = new Map<string, SharedProcess>();
 
   constructor(options: {
     upstreams: Upstreams;
+    eras: Eras;
+    peers: ModernPeers;
     unasked: (sessions: readonly string[], message: JsonRpcMessage) => void;
   }) {
     this.#upstreams = options.upstreams;
+    this.#eras = options.eras;
+    this.#peers = options.peers;
     this.#unasked = options.unasked;
   }
 
@@ -62,7 +71,7 @@ export class Sessions {
       throw new MoorageError('session_unknown', 'The origin holds no process for this session.');
     }
     const attachment = await entry.attachment;
-    this.#upstreams.touch(attachment.peer);
+    this.touch(session);
     return attachment;
   }
 
@@ -79,16 +88,14 @@ export class Sessions {
         ? known.attachment
         : Promise.reject(new MoorageError('session_unknown', 'This session belongs to another server.'));
     }
-    const attachment = isShared(definition, initialize)
-      ? this.#join(session, definition, initialize)
-      : this.#own(session, definition, initialize, replay);
+    const attachment = this.#attach(session, definition, initialize, replay);
     const entry: Entry = { server: definition.name, attachment };
     this.#entries.set(session, entry);
     attachment.then(
       ({ peer }) => {
         entry.peer = peer;
         // Ended while it was opening.
-        if (this.#entries.get(session) !== entry) this.#leave(session, peer);
+        if (this.#entries.get(session) !== entry) peer.leave(session);
       },
       () => {
         if (this.#entries.get(session) === entry) this.#entries.delete(session);
@@ -100,19 +107,46 @@ export class Sessions {
   /** Says that a session is in use: idle ones make room for others. */
   touch(session: string): void {
     const peer = this.#entries.get(session)?.peer;
-    if (peer) this.#upstreams.touch(peer);
+    if (peer instanceof Peer) this.#upstreams.touch(peer);
   }
 
   /** Ends a session. Its own process is ended; a shared one stays for the others, and for its memory. */
   end(session: string): void {
     const entry = this.#entries.get(session);
     this.#entries.delete(session);
-    if (entry?.peer) this.#leave(session, entry.peer);
+    entry?.peer?.leave(session);
   }
 
-  #leave(session: string, peer: Peer): void {
-    peer.detach(session);
-    if (peer.mode === 'own') void peer.end();
+  /**
+   * A server that refuses `initialize` because it speaks only the era without sessions gets a session that is kept here.
+   */
+  async #attach(
+    session: string,
+    definition: ServerDefinition,
+    initialize: JsonRpcRequest,
+    replay: boolean,
+  ): Promise<Attachment> {
+    if (!this.#eras.isModernOnly(definition)) {
+      const attachment = isShared(definition, initialize)
+        ? await this.#join(session, definition, initialize)
+        : await this.#own(session, definition, initialize, replay);
+      const { initialized } = attachment;
+      if (!('error' in initialized)) {
+        this.#eras.acceptedInitialize(definition);
+        return attachment;
+      }
+      if (!(await this.#eras.refusedInitialize(definition, initialized.error.code))) return attachment;
+    }
+    const peer = new StatelessSession({
+      session,
+      definition,
+      initialize,
+      peers: this.#peers,
+      unasked: (message) => this.#unasked([session], message),
+    });
+    const initialized = await peer.open();
+    if (replay) peer.notify(session, { jsonrpc: '2.0', method: 'notifications/initialized' });
+    return { peer, initialized };
   }
 
   async #own(

@@ -2,6 +2,8 @@ import { mkdtempSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { Eras } from '../../origin/bridge/eras.ts';
+import { ModernPeers } from '../../origin/bridge/modern-peers.ts';
 import type { CallSink } from '../../origin/bridge/peer.ts';
 import { Sessions } from '../../origin/bridge/sessions.ts';
 import { type ServerHost, Upstreams } from '../../origin/bridge/upstreams.ts';
@@ -45,7 +47,14 @@ beforeEach(() => {
     start: (_definition, running) => running.spawn({ argv: [process.execPath, SCRIPT, ...scriptArgs], env: {}, cwd }),
   };
   upstreams = new Upstreams({ host, log });
-  sessions = new Sessions({ upstreams, unasked: (to, message) => void unasked.push({ sessions: to, message }) });
+  const eras = new Eras({ upstreams, log });
+  const peers = new ModernPeers({ upstreams, eras });
+  sessions = new Sessions({
+    upstreams,
+    eras,
+    peers,
+    unasked: (to, message) => void unasked.push({ sessions: to, message }),
+  });
 });
 afterEach(async () => {
   await upstreams.close();
@@ -87,6 +96,10 @@ function start(
   });
   return { messages, answer };
 }
+const ask = (peer: Parameters<typeof start>[0], session: string, message: JsonRpcRequest) =>
+  new Promise<JsonRpcResponse>((answer, fail) => {
+    peer.request(session, message, { open: false, message: () => undefined, answer, fail });
+  });
 const textOf = (response: JsonRpcResponse) =>
   'result' in response ? (response.result.content as { text: string }[])[0]?.text : `error ${response.error.code}`;
 const codeOf = async (promise: Promise<unknown>) => {
@@ -197,7 +210,7 @@ describe('calls', () => {
     await start(peer, 's', 2, { action: 'stderr' }).answer;
     await until(() => stderr.includes('a line on stderr'));
     expect(stderr.filter((line) => line.startsWith('(stdout'))).toHaveLength(3);
-    expect(await peer.ask('s', { jsonrpc: '2.0', id: 9, method: 'future/method' })).toMatchObject({
+    expect(await ask(peer, 's', { jsonrpc: '2.0', id: 9, method: 'future/method' })).toMatchObject({
       id: 9,
       error: { code: -32601 },
     });
