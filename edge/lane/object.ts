@@ -6,8 +6,10 @@
  *   `listen` (a stream of `subscriptions/listen`, told of every change) and `stream:<id>` (an HTTP+SSE stream of
  *   2024-11-05, told the messages that its client posts).
  *
- * Invariants: nothing is on disk, and what is kept in memory can be made again; another principal's streams are in
- * another object, so an id that leaks opens nothing.
+ * - It remembers which arguments of the server's tools travel in headers (`parameters.ts`).
+ *
+ * Invariants: whatever is kept can be made again; another principal's streams are in another object, so an id that leaks
+ * opens nothing.
  */
 import { DurableObject } from 'cloudflare:workers';
 import { MoorageError } from '../../shared/errors.ts';
@@ -15,11 +17,20 @@ import { GRANT_LIFE_S, signGrant } from '../../shared/grant.ts';
 import { directoryOf } from '../directory/object.ts';
 import type { OriginRoute } from '../directory/route.ts';
 import { type Env, edgeKeyOf } from '../env.ts';
+import type { DeclaredTool, Parameter } from '../modern/parameters.ts';
 import { type Outcome, outcomeOf } from '../outcome.ts';
 import { unknownServer } from '../session/object.ts';
+import { ParameterStore } from './parameters.ts';
 
 /** Leave to carry requests of a lane. */
-export interface LaneAdmission {
+export interface LaneAdmission extends Leave {
+  /** Arguments of the tool at hand that must agree with their headers. */
+  readonly parameters: readonly Parameter[];
+  /** Whether any tool of the lane has such. */
+  readonly anyParameters: boolean;
+}
+
+interface Leave {
   readonly route: OriginRoute;
   /** Signed for the route's origin, with the lane as its session. */
   readonly grant: string;
@@ -43,27 +54,29 @@ const GRANT_MARGIN_MS = 60_000;
 const MAX_STREAMS = 1000;
 
 export class Lane extends DurableObject<Env> {
-  #admitted: { readonly admission: Promise<LaneAdmission>; readonly renewAt: number } | undefined;
+  readonly #parameters: ParameterStore;
+  #leave: { readonly made: Promise<Leave>; readonly renewAt: number } | undefined;
+
+  constructor(state: DurableObjectState, env: Env) {
+    super(state, env);
+    this.#parameters = new ParameterStore(state.storage.sql);
+  }
 
   /**
-   * Admits a request. `stale` is an admission whose route the origin refused: the Directory is asked anew.
-   * Refuses `unknown_server`, with the names that exist in `data.servers`.
+   * Admits a request, which may be for a tool. `stale` is a grant whose route the origin refused: the Directory is asked
+   * anew. Refuses `unknown_server`, with the names that exist in `data.servers`.
    */
-  admit(holder: LaneHolder, stale: LaneAdmission | null): Promise<Outcome<LaneAdmission>> {
+  admit(holder: LaneHolder, tool: string | null, stale: string | null): Promise<Outcome<LaneAdmission>> {
     return outcomeOf(async () => {
-      const now = Date.now();
-      if (this.#admitted && this.#admitted.renewAt > now) {
-        const admission = await this.#admitted.admission;
-        if (admission.grant !== stale?.grant) return admission;
-      }
-      const admission = this.#admission(holder, now);
-      const admitted = { admission, renewAt: now + GRANT_LIFE_S * 1000 - GRANT_MARGIN_MS };
-      this.#admitted = admitted;
-      admission.catch(() => {
-        if (this.#admitted === admitted) this.#admitted = undefined;
-      });
-      return await admission;
+      const { route, grant } = await this.#current(holder, stale);
+      const parameters = tool === null ? [] : this.#parameters.of(tool);
+      return { route, grant, parameters, anyParameters: this.#parameters.any };
     });
+  }
+
+  /** Takes what a list of tools says of their parameters. */
+  learn(tools: readonly DeclaredTool[]): void {
+    this.#parameters.learn(tools);
   }
 
   /** Tells every listening stream of a change. */
@@ -89,7 +102,22 @@ export class Lane extends DurableObject<Env> {
     socket.close();
   }
 
-  async #admission({ id, server, principal }: LaneHolder, now: number): Promise<LaneAdmission> {
+  async #current(holder: LaneHolder, stale: string | null): Promise<Leave> {
+    const now = Date.now();
+    if (this.#leave && this.#leave.renewAt > now) {
+      const leave = await this.#leave.made;
+      if (leave.grant !== stale) return leave;
+    }
+    const made = this.#make(holder, now);
+    const entry = { made, renewAt: now + GRANT_LIFE_S * 1000 - GRANT_MARGIN_MS };
+    this.#leave = entry;
+    made.catch(() => {
+      if (this.#leave === entry) this.#leave = undefined;
+    });
+    return await made;
+  }
+
+  async #make({ id, server, principal }: LaneHolder, now: number): Promise<Leave> {
     const found = await directoryOf(this.env).resolve(server);
     if (!('route' in found)) throw unknownServer(server, found.servers);
     const { route } = found;

@@ -6,14 +6,15 @@
  */
 import { MoorageError } from '../../shared/errors.ts';
 import type { JsonRpcRequest } from '../../shared/jsonrpc.ts';
-import { PARAM_HEADER_PREFIX } from '../../shared/mirrored-headers.ts';
+import { nameOf, PARAM_HEADER_PREFIX } from '../../shared/mirrored-headers.ts';
 import { ERA_HEADER } from '../../shared/origin-api.ts';
-import { explain, guard, wholeAnswer } from '../dispatch.ts';
+import { type Awaiting, explain, guard, wholeAnswer } from '../dispatch.ts';
 import type { Env } from '../env.ts';
 import { type LaneAdmission, type LaneHolder, laneOf } from '../lane/object.ts';
 import { Broken, postMessage } from '../origin/client.ts';
 import { unwrap } from '../outcome.ts';
 import { STREAM_HEADERS } from '../respond.ts';
+import { declaredIn, parameterMismatch } from './parameters.ts';
 import { withStatus } from './status.ts';
 
 export interface CarriedRequest {
@@ -31,9 +32,13 @@ export interface CarriedRequest {
 export async function carryModern(carried: CarriedRequest): Promise<Response> {
   const { env, request, bytes, signal } = carried;
   let admission = await admitted(carried, null);
+  const mismatch = parameterMismatch(admission.parameters, request.params?.arguments, (name) =>
+    carried.headers.get(name),
+  );
+  if (mismatch) throw mismatch;
   const extra = { headers: travelling(carried.headers), signal };
   for (let rerouted = false; ; rerouted = true) {
-    const awaiting = { env, admission, message: request };
+    const awaiting = { env, admission, message: request, ...learning(carried, admission) };
     try {
       const response = await postMessage(env, admission.route.origin, admission.grant, bytes, false, extra);
       const type = response.headers.get('content-type') ?? '';
@@ -49,13 +54,29 @@ export async function carryModern(carried: CarriedRequest): Promise<Response> {
       if (thrown instanceof Broken) throw await explain(awaiting, thrown.unsent);
       if (!(thrown instanceof MoorageError) || thrown.code !== 'route_stale') throw thrown;
       if (rerouted) throw new MoorageError('server_failed', 'The origin does not run this server any more. Try again.');
-      admission = await admitted(carried, admission);
+      admission = await admitted(carried, admission.grant);
     }
   }
 }
 
-async function admitted({ env, holder }: CarriedRequest, stale: LaneAdmission | null): Promise<LaneAdmission> {
-  return unwrap(await laneOf(env, holder.id).admit(holder, stale));
+async function admitted({ env, holder, request }: CarriedRequest, stale: string | null): Promise<LaneAdmission> {
+  const tool = request.method === 'tools/call' ? (nameOf(request) ?? null) : null;
+  return unwrap(await laneOf(env, holder.id).admit(holder, tool, stale));
+}
+
+/** A list of tools tells the lane which of their arguments travel in headers, before its client can use it. */
+function learning(
+  { env, holder, request }: CarriedRequest,
+  { anyParameters }: LaneAdmission,
+): Pick<Awaiting, 'onAnswer'> {
+  if (request.method !== 'tools/list') return {};
+  return {
+    onAnswer: async (answer) => {
+      const tools = 'result' in answer ? declaredIn(answer.result) : [];
+      const news = anyParameters ? tools : tools.filter(({ parameters }) => parameters.length > 0);
+      if (news.length > 0) await laneOf(env, holder.id).learn(news);
+    },
+  };
 }
 
 /** What goes to the origin beside the request. */

@@ -110,6 +110,35 @@ describe('carrying', () => {
   });
 });
 
+describe('arguments that travel in headers', () => {
+  const listing =
+    (header?: string): Handler =>
+    ({ message }, response) => {
+      const region = { type: 'string', ...(header && { 'x-mcp-header': header }) };
+      const tools = [{ name: 'x', inputSchema: { type: 'object', properties: { region } } }];
+      json(response, result(message, 'method' in message && message.method === 'tools/list' ? { tools } : {}));
+    };
+  const call = (headers: Record<string, string> = {}) =>
+    post('tools/call', { name: 'x', arguments: { region: 'eu' } }, { headers });
+
+  test('must agree once a list has named them, until a list does so no more', async () => {
+    edge.origin.handler = listing('Region');
+    expect((await call()).status).toBe(200);
+    await (await post('tools/list')).text();
+    const [refused, other, agreed] = [
+      await call(),
+      await call({ 'mcp-param-region': 'us' }),
+      await call({ 'Mcp-Param-Region': 'eu' }),
+    ];
+    expect([refused.status, await refused.json()]).toMatchObject([400, { id: 1, error: { code: -32020 } }]);
+    expect([other.status, agreed.status]).toEqual([400, 200]);
+    expect(edge.origin.arrived).toHaveLength(3);
+    edge.origin.handler = listing();
+    await (await post('tools/list')).text();
+    expect((await call()).status).toBe(200);
+  });
+});
+
 describe('a client that leaves', () => {
   test.each([
     ['before the answer begins', false],

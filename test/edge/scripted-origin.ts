@@ -120,7 +120,12 @@ export class ScriptedOrigin {
       return;
     }
     const parts: Buffer[] = [];
-    for await (const part of request) parts.push(part as Buffer);
+    try {
+      for await (const part of request) parts.push(part as Buffer);
+    } catch {
+      // The edge broke off before the message was whole: nothing has arrived.
+      return;
+    }
     const message = JSON.parse(Buffer.concat(parts).toString()) as JsonRpcMessage;
     const { headers } = request;
     const arrived = { grant, replay: headers[REPLAY_HEADER] === '1', message, headers };
