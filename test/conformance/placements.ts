@@ -16,15 +16,17 @@ import { type Revision, runSuite } from './run.ts';
 export const PLACEMENTS = {
   edge: 'Moorage, at the edge',
   machine: 'Moorage, stdio in a microVM',
+  http: 'Moorage, over HTTP near an origin',
 } as const;
 export type Placement = keyof typeof PLACEMENTS;
 
-/** A project that serves the fixture in every placement. */
-export async function fixtureProject(): Promise<string> {
+/** A project that serves the fixture in every placement. `url` is where it is served directly. */
+export async function fixtureProject(url: string): Promise<string> {
   const { dir } = project({
     mcpServers: {
       edge: { runtime: 'edge', tools: new URL('./edge.ts', import.meta.url).pathname },
       machine: { command: 'node', args: ['stdio.mjs'], files: './fixture' },
+      http: { url },
     },
   });
   await bundleFixture(join(dir, 'fixture'));
@@ -50,7 +52,7 @@ async function main(): Promise<void> {
   });
   const names = Object.keys(PLACEMENTS) as Placement[];
   const direct = await serveDirect();
-  const moorage = await moorageUp(await fixtureProject());
+  const moorage = await moorageUp(await fixtureProject(direct.url));
   const rows: string[] = [];
   try {
     for (const revision of values.revision as Revision[]) {
