@@ -97,7 +97,8 @@ export function headerClaimsModern(header: HeaderReader): boolean {
   return /^\d{4}-\d{2}-\d{2}$/.test(revision) && revision >= MODERN_REVISION;
 }
 
-const mismatch = (header: string, why: string): MoorageError =>
+/** The refusal of a request whose headers say something else than its body. */
+export const mismatch = (header: string, why: string): MoorageError =>
   new MoorageError('header_mismatch', `The header "${header}" and the body must agree: ${why}.`, { header });
 
 const stringOf = (value: unknown): string | undefined => (typeof value === 'string' ? value : undefined);

@@ -17,9 +17,9 @@ import {
   type JsonRpcResponse,
   type RequestId,
 } from '../../shared/jsonrpc.ts';
+import { ParameterHeaders } from '../../shared/parameter-headers.ts';
 import { REVISION_META_KEY } from '../../shared/revision.ts';
 import { failedAnswer } from './explain.ts';
-import { ParameterHeaders } from './parameter-headers.ts';
 import { type Failure, failureOf, type Remote, reasonOf } from './remote.ts';
 import { Session, type SessionOptions } from './session.ts';
 

@@ -6,10 +6,11 @@
  * gets a virtual one (`lane/`). A lane needs no opening and is never lost: what ended is replaced at the next request.
  */
 import { MoorageError } from '../../shared/errors.ts';
-import type { JsonRpcMessage, JsonRpcRequest } from '../../shared/jsonrpc.ts';
+import type { JsonRpcMessage, JsonRpcRequest, JsonRpcResponse } from '../../shared/jsonrpc.ts';
 import { type Envelope, parseEnvelope } from '../../shared/rev-2026-07-28.ts';
-import type { ServerDefinition } from '../server.ts';
-import type { Eras } from './eras.ts';
+import { isHttpDefinition, type ServerDefinition } from '../server.ts';
+import type { Era, Eras } from './eras.ts';
+import { ParameterCheck } from './lane/parameter-check.ts';
 import type { VirtualSessions } from './lane/virtual-sessions.ts';
 import type { ModernPeers } from './modern-peers.ts';
 import type { CallSink } from './peer.ts';
@@ -34,6 +35,7 @@ export class Lanes {
   readonly #peers: ModernPeers;
   readonly #eras: Eras;
   readonly #virtual: VirtualSessions;
+  readonly #parameters = new ParameterCheck();
 
   constructor(options: { peers: ModernPeers; eras: Eras; virtual: VirtualSessions }) {
     this.#peers = options.peers;
@@ -45,8 +47,28 @@ export class Lanes {
   async request(arrival: Omit<Arrival, 'envelope'>, sink: CallSink): Promise<void> {
     const envelope = parseEnvelope(arrival.message.params);
     const era = await this.#eras.of(arrival.definition);
-    if (era === 'legacy') await this.#virtual.request({ ...arrival, envelope }, sink);
-    else await this.#pass({ ...arrival, envelope }, sink, 1);
+    const seesHeaders = era === 'modern' && isHttpDefinition(arrival.definition);
+    const enveloped = { ...arrival, envelope };
+    const mismatch = seesHeaders
+      ? undefined
+      : await this.#parameters.mismatch(enveloped, (message, signal) =>
+          this.#ask({ ...enveloped, message, signal }, era),
+        );
+    if (mismatch) throw mismatch;
+    await this.#dispatch(enveloped, sink, era);
+  }
+
+  async #dispatch(arrival: Arrival, sink: CallSink, era: Era): Promise<void> {
+    if (era === 'legacy') await this.#virtual.request(arrival, sink);
+    else await this.#pass(arrival, sink, 1);
+  }
+
+  /** A request of our own in the client's name. */
+  #ask(arrival: Arrival, era: Era): Promise<JsonRpcResponse> {
+    return new Promise((resolve, reject) => {
+      const sink: CallSink = { open: false, message: () => undefined, answer: resolve, fail: reject };
+      this.#dispatch(arrival, sink, era).catch(reject);
+    });
   }
 
   /** A notification of a client. The core protocol has none; those of extensions pass to a server that is there. */

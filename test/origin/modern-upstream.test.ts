@@ -88,6 +88,18 @@ describe.each(['stdio', 'http'])('the fixture over %s', (server) => {
     });
   });
 
+  test('headers that repeat an argument must agree with it, whoever checks them', async () => {
+    const region = (value: string | undefined, args: object = { region: 'eu' }) =>
+      origin.ask(call(1, 'test_x_mcp_header', args), {
+        ...at,
+        headers: value === undefined ? {} : { 'mcp-param-region': value },
+      });
+    expect(textOf(await region('=?base64?ZXU=?='))).toBe('region=eu');
+    for (const wrong of [undefined, 'us', '=?base64?!?='])
+      expect(await region(wrong)).toMatchObject({ error: { code: -32020 } });
+    expect(textOf(await region('eu', {}))).toBe('region=none');
+  });
+
   test('errors are those of the server', async () => {
     expect(await origin.ask(call(1, 'test_missing_capability'), at)).toMatchObject({
       error: { code: -32021, data: { requiredCapabilities: { sampling: {} } } },
