@@ -1,6 +1,6 @@
 /**
  * `node test/clients/main.ts [--client NAME] [--json]` starts Moorage and connects every client, or those whose name contains
- * NAME, to a server at the edge and one in a machine. All of them together are written into the documents.
+ * NAME, to a server at the edge, one in a machine, and both as one. All of them together are written into the documents.
  *
  * `node test/clients/main.ts --url URL [--url URL…] [--tool echo --args '{"message":"hi"}'] [--expect PATTERN] [--token TOKEN]`
  * connects them to other servers. It exits with 0 when every client worked.
@@ -39,5 +39,5 @@ process.exit(verdicts.length > 0 && verdicts.every(({ state }) => state !== 'fai
 
 function target(url: string) {
   const call = { tool: values.tool, args: JSON.parse(values.args) as Record<string, string> };
-  return { name: url, url, call, expected: new RegExp(values.expect) };
+  return { name: url, url, sse: true, call, expected: new RegExp(values.expect) };
 }

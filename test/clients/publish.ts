@@ -1,6 +1,6 @@
 /**
  * Owns the round that is published: Moorage on this machine with one server at the edge and one in a machine, every
- * client against both, and the table in `docs/clients.md` and, where it has the markers, in `README.md`.
+ * client against each and against both as one, and the table in `docs/clients.md` and, where it has the markers, in `README.md`.
  */
 import { readFile, rm, writeFile } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
@@ -38,13 +38,22 @@ function targetsAt(url: string): Target[] {
     {
       name: '`time` (edge)',
       url: `${url}/time/mcp`,
+      sse: true,
       call: { tool: 'get_current_time', args: { timezone: 'UTC' } },
       expected: /"timezone": "UTC"/,
     },
     {
       name: '`everything` (machine)',
       url: `${url}/everything/mcp`,
+      sse: true,
       call: { tool: 'echo', args: { message: 'ahoy' } },
+      expected: /^Echo: ahoy$/,
+    },
+    {
+      name: '`/mcp` (both)',
+      url: `${url}/mcp`,
+      sse: false,
+      call: { tool: 'everything__echo', args: { message: 'ahoy' } },
       expected: /^Echo: ahoy$/,
     },
   ];

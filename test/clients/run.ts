@@ -10,8 +10,10 @@ import { eraOf } from './era.ts';
 /** A server, and what clients ask of it. */
 export interface Target {
   readonly name: string;
-  /** Its Streamable HTTP endpoint, ending in `/mcp` where a client of the older transport is to find `/sse` beside it. */
+  /** Its Streamable HTTP endpoint. */
   readonly url: string;
+  /** Whether clients of the older transport find `/sse` where `url` ends in `/mcp`; without it they are left out. */
+  readonly sse: boolean;
   readonly call: Call;
   /** What the call's answer has to be. */
   readonly expected: RegExp;
@@ -42,6 +44,7 @@ export async function runAll(
   const verdicts: Verdict[] = [];
   for (const contender of contenders) {
     for (const target of targets) {
+      if (contender.endpoint === 'sse' && !target.sse) continue;
       const verdict = await judge(contender, target, options);
       verdicts.push(verdict);
       onVerdict(verdict);

@@ -30,7 +30,7 @@ export function toMarkdown(verdicts: readonly Verdict[], { brief = false } = {})
 const MARKS = { ok: '✓', failed: '✗', skipped: 'not run' } as const;
 
 function cell(verdict: Verdict | undefined, brief: boolean): string {
-  if (!verdict) return '';
+  if (!verdict) return '–';
   if (brief) return MARKS[verdict.state];
   const told = verdict.told.replaceAll(/\s+/g, ' ').replaceAll('|', '\\|').replaceAll('<', '&lt;');
   return `${MARKS[verdict.state]} ${told}`;
