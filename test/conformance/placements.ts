@@ -23,6 +23,8 @@ export type Placement = keyof typeof PLACEMENTS;
 /** A project that serves the fixture in every placement. `url` is where it is served directly. */
 export async function fixtureProject(url: string): Promise<string> {
   const { dir } = project({
+    // The suite looks at what a server does that ends a stream in the middle of a call (SEP-1699).
+    edge: { streams: { endIdleAfterMs: 100 } },
     mcpServers: {
       edge: { runtime: 'edge', tools: new URL('./edge.ts', import.meta.url).pathname },
       machine: { command: 'node', args: ['stdio.mjs'], files: './fixture' },
