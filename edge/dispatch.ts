@@ -7,9 +7,8 @@
 import { MoorageError } from '../shared/errors.ts';
 import { failure, isRequest, isResponse, type JsonRpcMessage, type JsonRpcRequest } from '../shared/jsonrpc.ts';
 import { MAX_MESSAGE_BYTES, PREFER_HEADER, REVISION_HEADER } from '../shared/origin-api.ts';
-import { takesPriming } from '../shared/revision.ts';
 import type { OriginRoute } from './directory/route.ts';
-import { type Env, endIdleAfterOf } from './env.ts';
+import type { Env } from './env.ts';
 import { Broken, postMessage } from './origin/client.ts';
 import { relay } from './origin/relay.ts';
 import { reattach } from './origin/resume.ts';
@@ -29,6 +28,8 @@ export interface Carried {
   readonly bytes: Uint8Array<ArrayBuffer>;
   /** The client would rather have an event stream than JSON. */
   readonly preferStream: boolean;
+  /** A stream is ended after this long without a message, in milliseconds: the client comes back for the rest. */
+  readonly endIdleAfterMs: number | undefined;
   /** Called with the response to the request before the client sees it. */
   readonly onAnswer?: (answer: JsonRpcMessage) => Promise<void>;
 }
@@ -146,7 +147,7 @@ export function guard(
       const tooLarge = new MoorageError('server_failed', 'The server sent a message that is too large.');
       return failure(request.id, reason === 'too-large' ? tooLarge : await explain(carried, false));
     },
-    endIdleAfterMs: resumable && takesPriming(resumable.admission.revision) ? endIdleAfterOf(carried.env) : undefined,
+    endIdleAfterMs: resumable?.endIdleAfterMs,
   });
 }
 

@@ -15,11 +15,11 @@ import {
   type RequestId,
 } from '../shared/jsonrpc.ts';
 import { headerClaimsModern } from '../shared/mirrored-headers.ts';
-import { isLegacyRevision, LEGACY_REVISIONS } from '../shared/revision.ts';
+import { isLegacyRevision, LEGACY_REVISIONS, takesPriming } from '../shared/revision.ts';
 import type { Principal } from './authenticate.ts';
 import { dispatch } from './dispatch.ts';
 import { answerAtEdge } from './edge-servers/answer.ts';
-import { type Env, sessionKeyOf } from './env.ts';
+import { type Env, endIdleAfterOf, sessionKeyOf } from './env.ts';
 import { isModern } from './modern/classify.ts';
 import { serveModern } from './modern/serve.ts';
 import { unwrap } from './outcome.ts';
@@ -42,6 +42,8 @@ export interface Exchange {
   readonly server: string;
   readonly principal: Principal;
   readonly waitUntil: (promise: Promise<unknown>) => void;
+  /** The caller does not come back for the rest of a stream: none is ended early. */
+  readonly wholeStreams?: boolean;
 }
 
 export const initializeParams = z.looseObject({
@@ -65,7 +67,7 @@ export async function serveMcp(exchange: Exchange): Promise<Response> {
       case 'POST': {
         const { value, bytes } = await readPost(request);
         if (Array.isArray(value)) {
-          const serve = (alone: Request) => serveMcp({ ...exchange, request: alone });
+          const serve = (alone: Request) => serveMcp({ ...exchange, request: alone, wholeStreams: true });
           return await serveBatch(request, value, serve, exchange.waitUntil);
         }
         const read = { message: parseMessage(value), bytes };
@@ -141,10 +143,13 @@ async function carry(
 ): Promise<Response> {
   const { env, server, principal, waitUntil } = exchange;
   const answering = onAnswer ? { onAnswer } : {};
-  const preferStream = prefersStream(exchange.request.headers.get('accept'));
+  const streams = {
+    preferStream: prefersStream(exchange.request.headers.get('accept')),
+    endIdleAfterMs: exchange.wholeStreams || !takesPriming(admission.revision) ? undefined : endIdleAfterOf(env),
+  };
   if (admission.route.runtime !== 'edge') {
     const { subject } = principal;
-    return await dispatch({ env, session, principal: subject, admission, message, bytes, preferStream, ...answering });
+    return await dispatch({ env, session, principal: subject, admission, message, bytes, ...streams, ...answering });
   }
   const factory = Object.hasOwn(edgeServers, server) ? edgeServers[server] : undefined;
   if (!factory) throw new MoorageError('session_not_found', `The edge does not run "${server}" any more.`);
@@ -156,7 +161,7 @@ async function carry(
     restore: admission.restore,
     revision: admission.revision,
     message,
-    preferStream,
+    ...streams,
     waitUntil,
     ...answering,
   });

@@ -96,7 +96,8 @@ routes.all('/mcp', async (context) => {
   const { env, req } = context;
   const principal = authenticate(env.MOORAGE_AUTH, new URL(req.url), req.raw.headers);
   const waitUntil = (promise: Promise<unknown>) => context.executionCtx.waitUntil(promise);
-  const inner = (server: string, request: Request) => serveMcp({ env, request, server, principal, waitUntil });
+  const inner = (server: string, request: Request) =>
+    serveMcp({ env, request, server, principal, waitUntil, wholeStreams: true });
   return await serveAggregate({ env, request: req.raw, principal, waitUntil, inner });
 });
 

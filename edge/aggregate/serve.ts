@@ -21,7 +21,8 @@ import { unwrap } from '../outcome.ts';
 import { accepts, readMessage } from '../read-message.ts';
 import { respondError } from '../respond.ts';
 import { isSessionId, mintSessionId } from '../session/id.ts';
-import { answerFrom, resultResponse } from './answer.ts';
+import { answerFrom, restFrom, resultResponse } from './answer.ts';
+import { type MemberEvent, memberEventId, readMemberEventId } from './event-id.ts';
 import { CAPABILITIES, findServer, INSTRUCTIONS, SERVER_INFO, serversOf } from './find.ts';
 import { isListMethod, listAll } from './lists.ts';
 import { type Inner, Members, memberRequest } from './members.ts';
@@ -162,7 +163,12 @@ async function request(
     },
     () => undefined,
   );
-  return await answerFrom(message, work, (passed) => fromServer(server, passed, uris, method));
+  return await answerFrom(
+    message,
+    work,
+    (passed) => fromServer(server, passed, uris, method),
+    (id) => memberEventId(server, id),
+  );
 }
 
 async function get(exchange: AggregateExchange): Promise<Response> {
@@ -170,8 +176,10 @@ async function get(exchange: AggregateExchange): Promise<Response> {
   if (!accepts(request.headers.get('accept'), ['text/event-stream'])) {
     throw new MoorageError('not_acceptable', 'The stream of a session is text/event-stream: Accept must list it.');
   }
-  const { session } = await admit(exchange);
+  const { session, state } = await admit(exchange);
   const uris = await UriNames.of(await serversOf(exchange.env));
+  const at = readMemberEventId(request.headers.get('last-event-id'));
+  if (at) return await resume(exchange, state, uris, at);
   return await openAggregateStream({
     env,
     session,
@@ -180,6 +188,42 @@ async function get(exchange: AggregateExchange): Promise<Response> {
     inner,
     translate: (server, message) => fromServer(server, message, uris),
   });
+}
+
+/** The rest of a call's stream, from the member that it is of. The own stream of a session here cannot be resumed. */
+async function resume(
+  { request, inner }: AggregateExchange,
+  { members }: AggregateState,
+  uris: UriNames,
+  { server, id }: MemberEvent,
+): Promise<Response> {
+  const member = Object.hasOwn(members, server) ? members[server] : undefined;
+  if (member === undefined) {
+    throw new MoorageError('method_not_allowed', 'Nothing follows on this stream (any more).', {
+      allow: 'POST, DELETE, OPTIONS',
+    });
+  }
+  const version = request.headers.get(VERSION_HEADER);
+  const headers = {
+    accept: 'text/event-stream',
+    'last-event-id': id,
+    [SESSION_HEADER]: member,
+    ...(version === null ? {} : { [VERSION_HEADER]: version }),
+  };
+  return restFrom(
+    await inner(server, memberRequest('GET', headers)),
+    (message) => fromServer(server, message, uris, methodOf(message)),
+    (event) => memberEventId(server, event),
+  );
+}
+
+/** The request that a result answers, as far as its translation depends on it: the results themselves show it. */
+function methodOf(message: JsonRpcMessage): string | undefined {
+  if (!('result' in message)) return undefined;
+  const { contents, content, messages } = message.result;
+  if (Array.isArray(contents)) return 'resources/read';
+  if (Array.isArray(content)) return 'tools/call';
+  return Array.isArray(messages) ? 'prompts/get' : undefined;
 }
 
 async function end(exchange: AggregateExchange): Promise<Response> {

@@ -12,7 +12,7 @@ import { eventText, formatEventId, primingText, RETRY_AT_ONCE_MS } from '../../s
 import { failure, isRequest, isResponse, type JsonRpcMessage, type JsonRpcRequest } from '../../shared/jsonrpc.ts';
 import { KEEP_ALIVE_LINE, KEEP_ALIVE_MS } from '../../shared/origin-api.ts';
 import { takesPriming } from '../../shared/revision.ts';
-import { type Env, endIdleAfterOf } from '../env.ts';
+import type { Env } from '../env.ts';
 import { randomName } from '../random-name.ts';
 import { STREAM_HEADERS } from '../respond.ts';
 import { sessionOf } from '../session/object.ts';
@@ -40,6 +40,8 @@ export interface EdgeCall {
   readonly message: JsonRpcMessage;
   /** The client would rather have an event stream than JSON. */
   readonly preferStream: boolean;
+  /** A stream is ended after this long without a message, in milliseconds: the client comes back for the rest. */
+  readonly endIdleAfterMs: number | undefined;
   /** Called with the response to the request before the client sees it. */
   readonly onAnswer?: (answer: JsonRpcMessage) => Promise<void>;
   readonly waitUntil: (promise: Promise<unknown>) => void;
@@ -157,9 +159,8 @@ class RunningCall {
 
   /** Where it is so configured, a stream that says nothing is ended: its client comes back for the rest. */
   #expectMore(): void {
-    const { env, revision } = this.#call;
-    const after = endIdleAfterOf(env);
-    if (after === undefined || !takesPriming(revision)) return;
+    const { endIdleAfterMs: after } = this.#call;
+    if (after === undefined) return;
     clearTimeout(this.#idle);
     this.#idle = setTimeout(() => {
       this.#write(encoder.encode(primingText(this.#eventId(), RETRY_AT_ONCE_MS)));

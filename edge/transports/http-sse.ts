@@ -134,7 +134,7 @@ class Carrier {
     const headers = new Headers({ accept: 'application/json, text/event-stream', 'content-type': 'application/json' });
     if (this.#session !== undefined) headers.set(SESSION_HEADER, this.#session);
     const request = new Request(this.#exchange.request.url, { method, headers, ...(body !== undefined && { body }) });
-    return serveMcp({ ...this.#exchange, request });
+    return serveMcp({ ...this.#exchange, request, wholeStreams: true });
   }
 
   async #end(): Promise<void> {

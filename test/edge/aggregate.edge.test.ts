@@ -2,7 +2,7 @@
 import { Client, StreamableHTTPClientTransport } from '@modelcontextprotocol/client';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { UNAVAILABLE } from '../../edge/aggregate/lists.ts';
-import { EventReader, edgeUnderTest, type UnderTest } from './edge-under-test.ts';
+import { EventReader, edgeUnderTest, type UnderTest, WireClient } from './edge-under-test.ts';
 import { event, json, plain, result } from './scripted-origin.ts';
 
 const file = (path: string) => new URL(path, import.meta.url).pathname;
@@ -16,6 +16,7 @@ beforeAll(async () => {
       'asking.v1': file('./asking-server-v1.ts'),
       time: file('../../servers/time.ts'),
       hidden: file('../../servers/time.ts'),
+      stepping: file('./stepping-server.ts'),
     },
     { aggregate: { servers: ['*', '!hidden'], tools: ['*', '!time__convert_*'] } },
   );
@@ -233,5 +234,37 @@ describe('all servers as one', () => {
       body,
     });
     expect(other.status).toBe(404);
+  });
+});
+
+describe('a stream that broke', () => {
+  const opened = async () => {
+    const wire = new WireClient(() => `${edge.url}/mcp`, '..');
+    await (await wire.initialize()).text();
+    return wire;
+  };
+  const step = { name: 'stepping__step', arguments: { steps: 6, ms: 150 } };
+  const call = { jsonrpc: '2.0', id: 1, method: 'tools/call', params: step } as const;
+  const ids = (text: string) => [...text.matchAll(/^id: (.*)$/gm)].map(([, id]) => id ?? '');
+
+  test('leads its client back to the server: every message once, in order', async () => {
+    const wire = await opened();
+    const reader = new EventReader(await wire.post(call));
+    let before = '';
+    while (!before.includes('"data":2')) before += `${await reader.block()}\n\n`;
+    await reader.cancel();
+    const last = ids(before).at(-1) ?? '';
+    expect(last).toMatch(/^stepping~e\.[\w-]+\.2$/);
+    const rest = await (await wire.get({ 'last-event-id': last })).text();
+    const data = [...`${before}${rest}`.matchAll(/"data":(\d)/g)].map(([, n]) => Number(n));
+    expect(data).toEqual([1, 2, 3, 4, 5, 6]);
+    expect(rest).toContain('"text":"done"');
+    const after = await wire.get({ 'last-event-id': ids(rest).at(-1) ?? '' });
+    expect([after.status, after.headers.get('allow')]).toEqual([405, 'POST, DELETE, OPTIONS']);
+  });
+
+  test('is not found at a server that the session never used', async () => {
+    const wire = await opened();
+    expect((await wire.get({ 'last-event-id': 'stepping~e.AbCdEfGh.1' })).status).toBe(405);
   });
 });

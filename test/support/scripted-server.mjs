@@ -40,6 +40,16 @@ const actions = {
     }
     text(id, 'done');
   },
+  /** Progress in time: one step every `ms`, then the answer. */
+  step: (id, args, meta) => {
+    let n = 0;
+    const timer = setInterval(() => {
+      send({ method: 'notifications/progress', params: { progressToken: meta?.progressToken, progress: ++n } });
+      if (n < args.steps) return;
+      clearInterval(timer);
+      text(id, 'done');
+    }, args.ms);
+  },
   log: (id) => {
     send({ method: 'notifications/message', params: { level: 'info', data: 'a log line' } });
     text(id, 'logged');
