@@ -18,8 +18,8 @@ describe.skipIf(!inject('guests'))('conformance behind Moorage', () => {
   });
 
   test.each<[Placement, Revision, number]>([
-    ['edge', '2025-11-25', 80],
-    ['machine', '2025-11-25', 80],
+    ['edge', '2025-11-25', 84],
+    ['machine', '2025-11-25', 84],
     ['edge', '2025-06-18', 56],
     ['machine', '2025-06-18', 56],
     ['edge', '2026-07-28', 164],

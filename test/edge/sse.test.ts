@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { dataOf, eventOf, isAnswer, messageOf, type PassedEvent, SseScanner } from '../../edge/sse.ts';
+import { dataOf, eventOf, idOf, isAnswer, messageOf, type PassedEvent, SseScanner } from '../../edge/sse.ts';
 
 const bytes = (text: string) => new TextEncoder().encode(text);
 const whole = (text: string): PassedEvent => ({ parts: [bytes(text)], bytes: text.length });
@@ -72,4 +72,26 @@ describe('an event', () => {
   test('that is not JSON is no answer', () => {
     expect(isAnswer(whole('data: nonsense\n\n'), 1)).toBe(false);
   });
+});
+
+describe('the id of an event', () => {
+  test.each([
+    ['id: o.AbCdEfGh.1\nevent: message\ndata: {}\n\n', 'o.AbCdEfGh.1'],
+    ['id:7\r\ndata: {}\r\n\r\n', '7'],
+    ['data: {"id": 3}\n\n', undefined],
+    ['data: x\nid: 3\n\n', undefined],
+    [': keep-alive\n\n', undefined],
+  ])('%j', (text, id) => {
+    expect(idOf(whole(text))).toBe(id);
+    const [head, tail] = [bytes(text.slice(0, 5)), bytes(text.slice(5))];
+    expect(idOf({ parts: [head, tail], bytes: text.length })).toBe(id);
+  });
+});
+
+test('where the request is not known, any response is the answer, and no question or notification is', () => {
+  const is = (message: object) => isAnswer(whole(`data: ${JSON.stringify(message)}\n\n`), undefined);
+  expect(is({ jsonrpc: '2.0', id: 5, result: {} })).toBe(true);
+  expect(is({ jsonrpc: '2.0', id: 5, error: { code: 1, message: '' } })).toBe(true);
+  expect(is({ jsonrpc: '2.0', id: 5, method: 'sampling/createMessage' })).toBe(false);
+  expect(is({ jsonrpc: '2.0', method: 'notifications/progress' })).toBe(false);
 });

@@ -27,6 +27,12 @@ test('each origin has a service, a binding and a public key', () => {
   expect(text).toContain('\\"service\\":\\"ORIGIN_MY_HOST\\"');
 });
 
+test('streams are ended early only when it is asked for', () => {
+  expect(workerdConfig(options)).not.toContain('MOORAGE_END_IDLE_AFTER_MS');
+  const text = workerdConfig({ ...options, endIdleAfterMs: 100 });
+  expect(text).toContain('(name = "MOORAGE_END_IDLE_AFTER_MS", text = "100")');
+});
+
 test('secrets come from the environment', () => {
   expect(workerdConfig(options)).toContain('(name = "MOORAGE_EDGE_KEY", fromEnvironment = "MOORAGE_EDGE_KEY")');
 });

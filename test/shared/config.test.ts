@@ -49,6 +49,11 @@ describe('moorage.jsonc', () => {
       /^edge\.host: only loopback/,
     ],
     [
+      'streams that end at once',
+      withServers({ a: { command: 'x' } }, { edge: { streams: { endIdleAfterMs: 1 } } }),
+      /^edge\.streams\.endIdleAfterMs: streams are ended after 50 ms/,
+    ],
+    [
       'an open listener',
       withServers({ a: { command: 'x' } }, { origin: { listen: '0.0.0.0:1' } }),
       /^origin\.listen: write/,
