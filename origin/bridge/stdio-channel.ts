@@ -23,6 +23,8 @@ const MAX_STDERR_LINE_BYTES = 64 * 1024;
 /** Lines of one process that are no messages and still reach the log, at most: garbage must not fill a disk. */
 const MAX_LOGGED_GARBAGE = 1_000;
 
+const OBJECT = /^\s*\{/;
+
 export interface StdioChannelOptions {
   readonly server: string;
   readonly process: ServerProcess;
@@ -94,6 +96,11 @@ export class StdioChannel implements Channel {
       this.#loseOverlong(line);
       return;
     }
+    // Told apart before it is parsed: a parser's exception is dear, and programs log to stdout by the megabyte.
+    if (!OBJECT.test(line.text)) {
+      this.#logGarbage(line.text);
+      return;
+    }
     let message: JsonRpcMessage;
     let value: unknown;
     try {
@@ -102,12 +109,16 @@ export class StdioChannel implements Channel {
     } catch {
       const answered = idOfBadAnswer(value);
       if (typeof answered === 'number') this.#events.lost(answered, badAnswer(server));
-      if (++this.#garbage <= MAX_LOGGED_GARBAGE) {
-        log.server(server, `(stdout, not a JSON-RPC message) ${line.text.slice(0, 500)}`);
-      }
+      this.#logGarbage(line.text);
       return;
     }
     this.#events.message(message);
+  }
+
+  #logGarbage(text: string): void {
+    const { log, server } = this.#options;
+    if (++this.#garbage > MAX_LOGGED_GARBAGE) return;
+    log.server(server, `(stdout, not a JSON-RPC message) ${text.slice(0, 500)}`);
   }
 
   /** The id of a JSON-RPC answer stands near its start or its end; ours are plain numbers. */

@@ -75,7 +75,9 @@ export async function startOrigin(mcpServers: Record<string, object>): Promise<O
     host: machines,
     journalPath: join(dir, 'streams.db'),
     log,
-    unasked: (sessions, message) => void unasked.push({ sessions, message }),
+    unasked: (sessions, message) => {
+      if (unasked.length < 1_000) unasked.push({ sessions, message });
+    },
   });
   const pair = await generateKeyPair('EdDSA', { extractable: true });
   const key = (await importJWK(await exportJWK(pair.privateKey), 'EdDSA')) as CryptoKey;

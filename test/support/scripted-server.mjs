@@ -6,6 +6,7 @@ import { createInterface } from 'node:readline';
 
 const send = (message) => process.stdout.write(`${JSON.stringify({ jsonrpc: '2.0', ...message })}\n`);
 const text = (id, value) => send({ id, result: { content: [{ type: 'text', text: String(value) }] } });
+const NOTE = `${JSON.stringify({ jsonrpc: '2.0', method: 'notifications/tools/list_changed' })}\n`;
 const asked = new Map();
 let questions = 0;
 const question = (method, params, then) => {
@@ -79,6 +80,27 @@ const actions = {
   'ask-and-go': (id) => {
     question('roots/list', {}, () => undefined);
     setTimeout(() => text(id, 'did not wait'), 100);
+  },
+  /** Writes as much as told without a line's end, or in lines, or in notifications, and then answers. */
+  flood: async (id, args) => {
+    const block = { endless: 'x'.repeat(1 << 20), lines: 'not JSON\n'.repeat(1 << 17), notes: NOTE.repeat(1 << 13) }[
+      args.of
+    ];
+    for (let left = args.bytes; left > 0; left -= block.length) {
+      if (!process.stdout.write(block)) await new Promise((resolve) => process.stdout.once('drain', resolve));
+    }
+    process.stdout.write('\n');
+    text(id, 'flooded');
+  },
+  /** Writes these bytes as they are, with `ID` replaced by the call's id. */
+  raw: (_id, args) => {
+    const bytes = Buffer.from(args.base64, 'base64').toString('latin1').replaceAll('ID', String(_id));
+    process.stdout.write(Buffer.from(`${bytes}\n`, 'latin1'));
+  },
+  deep: (id, args) => {
+    process.stdout.write(
+      `{"jsonrpc":"2.0","id":${id},"result":${'{"a":'.repeat(args.levels)}1${'}'.repeat(args.levels)}}\n`,
+    );
   },
   error: (id, args) => send({ id, error: args.error }),
   'log-at': (id, args) => {
