@@ -13,6 +13,7 @@
 import { MoorageError } from '../../shared/errors.ts';
 import { failure, type RequestId } from '../../shared/jsonrpc.ts';
 import { makeRoom } from '../../shared/make-room.ts';
+import type { Sql } from './sql.ts';
 
 export const CALL_ROOM = { messages: 200, bytes: 1024 * 1024 } as const;
 export const ENDED_CALLS = 64;
@@ -40,10 +41,10 @@ export interface CallEvent {
 }
 
 export class Calls {
-  readonly #sql: SqlStorage;
+  readonly #sql: Sql;
 
   /** The tables must exist whenever a method is called. */
-  constructor(sql: SqlStorage) {
+  constructor(sql: Sql) {
     this.#sql = sql;
   }
 

@@ -11,6 +11,7 @@
  * At most `ROOM` a session: what was sent already gives way first, then the oldest notifications.
  */
 import { makeRoom } from '../../shared/make-room.ts';
+import type { Sql } from './sql.ts';
 
 export const ROOM = { messages: 256, bytes: 1024 * 1024 } as const;
 
@@ -28,10 +29,10 @@ export interface OutgoingMessage {
 }
 
 export class Outgoing {
-  readonly #sql: SqlStorage;
+  readonly #sql: Sql;
 
   /** The tables must exist whenever a method is called. */
-  constructor(sql: SqlStorage) {
+  constructor(sql: Sql) {
     this.#sql = sql;
   }
 

@@ -10,16 +10,17 @@
 import { CALL_TABLES, Calls } from './calls.ts';
 import { OUTGOING_TABLES, Outgoing } from './outgoing.ts';
 import { dueAt, type LiveSession, type SessionState } from './session.ts';
+import type { ObjectStorage, Sql } from './sql.ts';
 
 export class SessionStore {
   /** Both are asked only about sessions that are there. */
   readonly outgoing: Outgoing;
   readonly calls: Calls;
-  readonly #storage: DurableObjectStorage;
-  readonly #sql: SqlStorage;
+  readonly #storage: ObjectStorage;
+  readonly #sql: Sql;
   #ready: boolean;
 
-  constructor(storage: DurableObjectStorage) {
+  constructor(storage: ObjectStorage) {
     this.#storage = storage;
     this.#sql = storage.sql;
     this.outgoing = new Outgoing(this.#sql);

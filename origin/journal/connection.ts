@@ -38,7 +38,10 @@ export class Connection implements StreamReader {
     this.#stream = stream;
     this.#at = after;
     this.#named = primed;
-    this.#timer = setInterval(() => response.write(KEEP_ALIVE_LINE), KEEP_ALIVE_MS);
+    this.#timer = setInterval(() => {
+      // A reader that does not read may keep an ended response from closing.
+      if (this.open) response.write(KEEP_ALIVE_LINE);
+    }, KEEP_ALIVE_MS);
     response.writeHead(200, STREAM_HEADERS);
     response.write(primed ? primingText(this.#id(after)) : KEEP_ALIVE_LINE);
     response.on('drain', () => this.#resume());
