@@ -35,6 +35,8 @@ export interface Exchange {
   readonly status: number;
   readonly contentType: string;
   readonly messages: JsonRpcMessage[];
+  /** Ids of a stream's events. */
+  readonly ids: string[];
   readonly done: Promise<JsonRpcResponse>;
 }
 
@@ -47,6 +49,8 @@ export interface OriginUnderTest {
   /** The answer alone. A refusal of the exchange as a whole is thrown as its `ErrorBody`. */
   ask(message: object, options: SendOptions): Promise<JsonRpcResponse>;
   end(options: SendOptions): Promise<void>;
+  /** A GET of the interface. */
+  get(path: string, options: SendOptions): Promise<Response>;
   close(): Promise<void>;
 }
 
@@ -111,9 +115,10 @@ export async function startOrigin(mcpServers: Record<string, object>): Promise<O
       signal: options.signal ?? null,
     });
     const messages: JsonRpcMessage[] = [];
-    const done = readMessages(response, messages);
+    const ids: string[] = [];
+    const done = readMessages(response, messages, ids);
     done.catch(() => undefined);
-    return { status: response.status, contentType: response.headers.get('content-type') ?? '', messages, done };
+    return { status: response.status, contentType: response.headers.get('content-type') ?? '', messages, ids, done };
   };
   return {
     parts,
@@ -122,6 +127,7 @@ export async function startOrigin(mcpServers: Record<string, object>): Promise<O
     definitions,
     post,
     ask: async (message, options) => await (await post(message, options)).done,
+    get: async (path, options) => await fetch(base + path, { headers: await headersFor(options) }),
     end: async (options) => {
       await fetch(base + SESSION_PATH, { method: 'DELETE', headers: await headersFor(options) });
     },
@@ -134,7 +140,7 @@ export async function startOrigin(mcpServers: Record<string, object>): Promise<O
   };
 }
 
-async function readMessages(response: Response, messages: JsonRpcMessage[]): Promise<JsonRpcResponse> {
+async function readMessages(response: Response, messages: JsonRpcMessage[], ids: string[]): Promise<JsonRpcResponse> {
   if (!response.headers.get('content-type')?.startsWith('text/event-stream')) {
     const text = await response.text();
     if (text === '') return { jsonrpc: '2.0', id: null, error: { code: response.status, message: 'no body' } };
@@ -150,7 +156,8 @@ async function readMessages(response: Response, messages: JsonRpcMessage[]): Pro
     const events = rest.split('\n\n');
     rest = events.pop() ?? '';
     for (const event of events) {
-      const data = /^data: (.*)$/m.exec(event)?.[1];
+      ids.push(...(/^id: (.*)$/m.exec(event)?.slice(1) ?? []));
+      const data = /^data: (.+)$/m.exec(event)?.[1];
       if (data !== undefined) messages.push(JSON.parse(data) as JsonRpcMessage);
     }
   }
