@@ -101,11 +101,12 @@ export class Eras {
       era = answer === undefined ? this.#guess(definition) : eraOfAnswer(answer);
     } catch (error) {
       // A process that dies of the probe is an old one; a connection that fails says nothing.
-      if (isHttpDefinition(definition) || !(error instanceof MoorageError)) {
+      const refused = error instanceof MoorageError && isRefusal(error.data.status);
+      if (!refused && (isHttpDefinition(definition) || !(error instanceof MoorageError))) {
         void peer.end();
         throw error;
       }
-      era = this.#guess(definition);
+      era = refused ? 'legacy' : this.#guess(definition);
     }
     this.#log.debug(`server ${definition.name} speaks the ${era} era`);
     if (era === 'legacy') void peer.end();
@@ -125,6 +126,10 @@ export class Eras {
     return 'legacy';
   }
 }
+
+/** HTTP statuses by which a server refuses a message that it does not know. Others are about access or load. */
+const isRefusal = (status: unknown): boolean =>
+  typeof status === 'number' && status >= 400 && status <= 499 && ![401, 403, 407, 408, 429].includes(status);
 
 const silentServer = (server: string): MoorageError =>
   new MoorageError('server_failed', `The server "${server}" did not answer within ${PROBE_WITHIN_MS / 1000} seconds.`);

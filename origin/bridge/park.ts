@@ -58,6 +58,8 @@ export type ParkEffect =
   /** Answer the reader `input_required`, with a state for this round. */
   | { readonly type: 'put'; readonly round: number; readonly questions: readonly Question[] }
   | { readonly type: 'reply'; readonly id: string; readonly result: unknown }
+  /** Tell the server that a question will not be answered: another call of its may wait for it. */
+  | { readonly type: 'decline'; readonly id: string }
   | { readonly type: 'forward' }
   | { readonly type: 'settle'; readonly outcome: Outcome }
   /** Give up the call at the server. */
@@ -113,7 +115,7 @@ function running(state: ParkState & { name: 'running' }, event: ParkEvent): Park
     case 'outcome':
       return { state: OVER, effects: [{ type: 'settle', outcome: event.outcome }] };
     case 'gone':
-      return { state: OVER, effects: [{ type: 'cancel' }] };
+      return { state: OVER, effects: [...declined(pending), { type: 'cancel' }] };
     case 'retried':
       return { state, effects: [{ type: 'refuse' }] };
     case 'expired':
@@ -132,7 +134,7 @@ function asking(state: ParkState & { name: 'asking' }, event: ParkEvent): ParkSt
     case 'retried':
       return event.round === state.round ? retried(state, event.responses) : { state, effects: [{ type: 'refuse' }] };
     case 'expired':
-      return { state: OVER, effects: [{ type: 'cancel' }] };
+      return { state: OVER, effects: [...declined([...state.asked, ...state.pending]), { type: 'cancel' }] };
     case 'collected':
     case 'gone':
       return stay(state);
@@ -157,5 +159,6 @@ function retried(state: ParkState & { name: 'asking' }, responses: Readonly<Reco
   return { state: { name: 'running', round, pending }, effects: [...replies, ...next] };
 }
 
+const declined = (questions: readonly Question[]) => questions.map(({ id }): ParkEffect => ({ type: 'decline', id }));
 const without = (questions: readonly Question[], id: string) => questions.filter((question) => question.id !== id);
 const stay = (state: ParkState): ParkStep => ({ state, effects: [] });

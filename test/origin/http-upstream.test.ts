@@ -5,7 +5,7 @@ import { type AddressInfo, createServer as createSocket } from 'node:net';
 import { afterAll, afterEach, describe, expect, test } from 'vitest';
 import type { JsonRpcRequest } from '../../shared/jsonrpc.ts';
 import { type Direct, serveDirect } from '../conformance/direct.ts';
-import { initialize, type OriginUnderTest, request, startOrigin, textOf, until } from '../support/origin.ts';
+import { initialize, modern, type OriginUnderTest, request, startOrigin, textOf, until } from '../support/origin.ts';
 
 const opened: (() => Promise<unknown> | unknown)[] = [];
 afterEach(async () => {
@@ -139,6 +139,31 @@ describe('Streamable HTTP', () => {
       error: { code: 'session_unknown' },
     });
     expect((await origin.post(initialize(), { ...at, replay: true })).status).toBe(204);
+  });
+
+  test('a lane whose session the server lost gets another one and loses nothing', async () => {
+    let session = 0;
+    let lost = false;
+    const upstream = await scripted((message, response) => {
+      if (message.method === 'server/discover') response.writeHead(404).end();
+      else if (message.method === 'initialize')
+        json(response, initialized(message), { 'mcp-session-id': `s${++session}` });
+      else if (lost) {
+        lost = false;
+        response.writeHead(404).end('Session not found');
+      } else
+        json(response, {
+          jsonrpc: '2.0',
+          id: message.id,
+          result: { content: [{ type: 'text', text: `s${session}` }] },
+        });
+    });
+    const origin = await originFor({ url: upstream.url });
+    const lane = { ...at, modern: true };
+    expect(textOf(await origin.ask(modern(1, 'tools/call', { name: 'x' }), lane))).toBe('s1');
+    lost = true;
+    expect(textOf(await origin.ask(modern(2, 'prompts/get', { name: 'x' }), lane))).toBe('s2');
+    expect(textOf(await origin.ask(modern(3, 'tools/call', { name: 'x' }), lane))).toBe('s2');
   });
 
   test('a stream that breaks in the middle of a call is an unknown outcome, and the session goes on', async () => {

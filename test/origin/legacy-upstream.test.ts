@@ -266,6 +266,38 @@ describe('a server that asks', () => {
     }
   });
 
+  test('calls side by side: what the server asks for any of them is asked on one, and all are answered', async () => {
+    const options = { ...at, session: 'parallel' };
+    const exchanges = await Promise.all(
+      [1, 2, 3].map((n) => origin.post(call(n, { action: 'ask-many', times: 1, n }), options)),
+    );
+    const first = await Promise.race(exchanges.map(async ({ done }) => await done));
+    const result = resultOf(first);
+    const inputResponses = Object.fromEntries(keysOf(result).map((key) => [key, { action: 'decline' }]));
+    expect(keysOf(result)).toHaveLength(3);
+    const args = { action: 'ask-many', times: 1, n: first.id };
+    const retried = await origin.ask(call(9, args, { requestState: result.requestState, inputResponses }), options);
+    const others = await Promise.all(exchanges.map(async ({ done }) => await done));
+    const texts = [retried, ...others.filter((answer) => answer.id !== first.id)].map(textOf);
+    expect(texts).toEqual(['[{"action":"decline"}]', '[{"action":"decline"}]', '[{"action":"decline"}]']);
+  });
+
+  test('calls that wait for their clients are bounded per lane; other lanes go on', async () => {
+    const options = { session: 'greedy' };
+    const park = async (n: number) => await ask(n, { action: 'ask-many', times: 1, n }, {}, ABLE, options);
+    const parked: JsonRpcResponse[] = [];
+    for (let n = 0; n < 32; n++) parked.push(await park(n));
+    for (const each of parked) expect(resultOf(each)).toMatchObject({ resultType: 'input_required' });
+    expect(await park(33)).toMatchObject({ error: { data: { code: 'overloaded' } } });
+    expect(resultOf(await ask(1, { action: 'ask-many', times: 1 }))).toMatchObject({ resultType: 'input_required' });
+    const { requestState } = resultOf(parked[0] as JsonRpcResponse);
+    const retry = { requestState, inputResponses: { 'input-1': { action: 'cancel' } } };
+    expect(textOf(await ask(40, { action: 'ask-many', times: 1, n: 0 }, retry, ABLE, options))).toBe(
+      '[{"action":"cancel"}]',
+    );
+    expect(resultOf(await park(34))).toMatchObject({ resultType: 'input_required' });
+  });
+
   test('a question outside of any call waits for one that can carry it', async () => {
     const options = { ...at, server: 'asks' };
     await origin.ask(modern(1, 'tools/list', {}, ABLE), options);

@@ -30,7 +30,7 @@ describe('one step', () => {
     ['the server answered', RUNNING, { type: 'outcome', outcome: answer }, 'over', ['settle']],
     ['the client left', RUNNING, { type: 'gone' }, 'over', ['cancel']],
     ['a connection that was answered closes', ASKING, { type: 'gone' }, 'asking', []],
-    ['nobody came back', ASKING, { type: 'expired' }, 'over', ['cancel']],
+    ['nobody came back', ASKING, { type: 'expired' }, 'over', ['decline', 'decline', 'decline', 'cancel']],
     ['the server does not wait', ASKING, { type: 'outcome', outcome: answer }, 'asking', []],
     ['a retry of another round', ASKING, { type: 'retried', round: 1, responses: {} }, 'asking', ['refuse']],
     [
@@ -112,7 +112,8 @@ test('whatever happens in whatever order: every reader is settled once, every qu
           }
           if (effect.type === 'cancel') hasReader = false;
           if (effect.type === 'forward') forwarded++;
-          if (effect.type === 'reply' && !(orphaned && effect.id === 'q0')) expect(open.delete(effect.id)).toBe(true);
+          if ((effect.type === 'reply' || effect.type === 'decline') && !(orphaned && effect.id === 'q0'))
+            expect(open.delete(effect.id)).toBe(true);
         }
         if (next.type === 'withdrawn') open.delete(next.id);
         if (before.name === 'over') expect(state.name).toBe('over');

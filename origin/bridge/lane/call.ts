@@ -143,6 +143,9 @@ export class LaneCall {
       case 'reply':
         this.#context.reply(effect.id, isRecord(effect.result) ? { result: effect.result } : NOT_AN_ANSWER);
         return;
+      case 'decline':
+        this.#context.reply(effect.id, NOT_ASKABLE);
+        return;
       case 'forward':
         this.#context.forward(this.#sink(), this.#upstream.signal);
         return;
@@ -161,6 +164,7 @@ export class LaneCall {
   #put(round: number, questions: readonly Question[]): void {
     const reader = this.#take();
     if (!this.#context.mayPark()) {
+      for (const { id } of questions) this.#context.reply(id, NOT_ASKABLE);
       this.#upstream.abort();
       this.#state = { name: 'over' };
       reader?.sink.fail(

@@ -123,15 +123,18 @@ export class VirtualSessions {
           return;
         }
         this.#known.delete(session.key);
-        this.#session(arrival).then(
-          (reopened) => {
-            session.calls--;
-            session = reopened;
-            session.calls++;
-            forward(sink, signal);
-          },
-          (thrown: unknown) => sink.fail(thrown instanceof MoorageError ? thrown : error),
-        );
+        const gone = session.peer.closed;
+        gone
+          .then(() => this.#session(arrival))
+          .then(
+            (reopened) => {
+              session.calls--;
+              session = reopened;
+              session.calls++;
+              forward(sink, signal);
+            },
+            (thrown: unknown) => sink.fail(thrown instanceof MoorageError ? thrown : error),
+          );
       };
       const passed: CallSink = {
         get open() {

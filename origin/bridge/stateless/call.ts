@@ -58,13 +58,7 @@ export class StatelessCall {
   }
 
   start(): void {
-    this.#rounds().catch((thrown: unknown) => {
-      this.#settle((sink) =>
-        sink.fail(
-          thrown instanceof MoorageError ? thrown : new MoorageError('internal', 'The call could not be passed on.'),
-        ),
-      );
-    });
+    this.#rounds().catch((thrown: unknown) => this.#settle((sink) => sink.fail(failureOf(thrown))));
   }
 
   /** The client gives the call up. */
@@ -194,4 +188,10 @@ export class StatelessCall {
     this.#options.over();
     by(this.#options.sink);
   }
+}
+
+/** The session is kept here, whatever becomes of the process behind it. */
+function failureOf(thrown: unknown): MoorageError {
+  if (!(thrown instanceof MoorageError)) return new MoorageError('internal', 'The call could not be passed on.');
+  return thrown.code === 'session_unknown' ? new MoorageError('server_failed', thrown.message, thrown.data) : thrown;
 }
