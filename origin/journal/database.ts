@@ -7,9 +7,10 @@
  * - `event(stream TEXT, n INTEGER, data TEXT, PRIMARY KEY (stream, n))`: `data` is the message as JSON.
  *
  * Durability: WAL with `synchronous = NORMAL`. The death of the agent loses nothing; a power cut may lose the last moment,
- * as it does for the call itself. A file that is no database any more is replaced: it holds only what clients may still
- * ask for. A full or broken disk costs resumability and never a call: writes answer whether they were done.
+ * as it does for the call itself. A file that is no database any more, or has tables of another form (`user_version` is a
+ * digest of the schema), is begun anew: it holds only what clients may still ask for. A full or broken disk costs resumability and never a call: writes answer whether they were done.
  */
+import { createHash } from 'node:crypto';
 import { rmSync } from 'node:fs';
 import { DatabaseSync, type StatementSync } from 'node:sqlite';
 import type { RequestId } from '../../shared/jsonrpc.ts';
@@ -26,6 +27,7 @@ const SCHEMA = `
   CREATE TABLE IF NOT EXISTS event (
     stream TEXT NOT NULL, n INTEGER NOT NULL, data TEXT NOT NULL, PRIMARY KEY (stream, n)) WITHOUT ROWID;
 `;
+const FORM = createHash('sha256').update(SCHEMA).digest().readInt32BE();
 /** A full disk is told to the owner this often, in milliseconds. */
 const WARN_EVERY_MS = 60_000;
 
@@ -171,7 +173,10 @@ function openOrReplace(path: string, log: Log): DatabaseSync {
 function open(path: string): DatabaseSync {
   const db = new DatabaseSync(path, { timeout: 1_000 });
   try {
+    const { user_version: found } = db.prepare('PRAGMA user_version').get() as { user_version: number };
+    if (found !== FORM) db.exec('DROP TABLE IF EXISTS stream; DROP TABLE IF EXISTS event');
     db.exec(SCHEMA);
+    db.exec(`PRAGMA user_version = ${FORM}`);
     return db;
   } catch (error) {
     db.close();

@@ -3,6 +3,7 @@ import { mkdtempSync, writeFileSync } from 'node:fs';
 import type { ServerResponse } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { DatabaseSync } from 'node:sqlite';
 import { PassThrough } from 'node:stream';
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
@@ -149,6 +150,16 @@ test('a file that is no database is begun anew; a database that cannot be writte
   stream.end(response);
   expect(reader.read().messages).toEqual([progress(1), response]);
   expect(warnings.at(-1)).toContain('cannot be kept');
+});
+
+test('tables of another form are begun anew', () => {
+  const path = freshPath();
+  const older = new DatabaseSync(path);
+  older.exec('CREATE TABLE stream (id TEXT); CREATE TABLE event (n INTEGER)');
+  older.close();
+  const stream = journalAt(path).begin('s', call);
+  stream.end(response);
+  expect(journalAt(path).find('s', stream.id)?.last).toBe(1);
 });
 
 test('for any cuts, resumes, slow readers and restarts: every message arrives once, in order', async () => {
