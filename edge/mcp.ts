@@ -17,7 +17,10 @@ import {
 import { headerClaimsModern } from '../shared/mirrored-headers.ts';
 import { isLegacyRevision, LEGACY_REVISIONS, takesPriming } from '../shared/revision.ts';
 import type { Principal } from './authenticate.ts';
-import { dispatch } from './dispatch.ts';
+import { answered, answerInPlace, type Known, lookUp, needsProcess, responseText } from './discovery/answer.ts';
+import { INITIALIZE, type Question, questionOf } from './discovery/question.ts';
+import { toldBy } from './discovery/view.ts';
+import { type Carried, dispatch, viewOf } from './dispatch.ts';
 import { answerAtEdge } from './edge-servers/answer.ts';
 import { type Env, endIdleAfterOf, sessionKeyOf } from './env.ts';
 import { isModern } from './modern/classify.ts';
@@ -94,7 +97,8 @@ async function post(exchange: Exchange, read: ReadMessage): Promise<Response> {
   const session = await sessionIdOf(exchange);
   checkVersion(exchange.request);
   const { subject } = exchange.principal;
-  const admission = unwrap(await sessionOf(exchange.env, session).admit(session, subject, memoryOf(message)));
+  const wakes = needsProcess(message);
+  const admission = unwrap(await sessionOf(exchange.env, session).admit(session, subject, memoryOf(message), wakes));
   return await carry(exchange, session, admission, read);
 }
 
@@ -112,15 +116,24 @@ async function initialize(exchange: Exchange, read: ReadMessage, request: JsonRp
   const id = await mintSessionId(await sessionKeyOf(env), server, crypto.getRandomValues(new Uint8Array(16)));
   const session = sessionOf(env, id);
   const admission = unwrap(await session.open(id, server, principal.subject, JSON.stringify(parsed.data)));
-  const settle = async (answer: JsonRpcMessage) => {
-    const version = protocolVersionIn(answer);
-    unwrap(version === null ? await session.initializeFailed(id) : await session.initialized(id, version));
-    return version !== null;
+  const settle = async (answer: JsonRpcMessage, asleep: boolean) => {
+    const told = 'result' in answer ? await toldBy(answer.result) : null;
+    unwrap(told === null ? await session.initializeFailed(id) : await session.initialized(id, told, asleep));
+    return told !== null;
   };
   let opened = true;
   try {
-    const response = await carry(exchange, id, admission, read, async (answer) => {
-      opened = await settle(answer);
+    const known = admission.route.runtime === 'edge' ? null : await knownOf(exchange, admission, INITIALIZE);
+    if (known?.result) {
+      const text = responseText(request.id, known.result);
+      await settle(JSON.parse(text) as JsonRpcMessage, true);
+      return new Response(text, { headers: { 'content-type': 'application/json', [SESSION_HEADER]: id } });
+    }
+    const response = await carryLive(exchange, id, admission, read, {
+      onAnswer: async (answer) => {
+        opened = await settle(answer, false);
+        known?.keep(answer);
+      },
     });
     // A stream's headers leave before the server has answered: if it then fails, the id names a session that never was.
     if (!opened) return response;
@@ -133,23 +146,46 @@ async function initialize(exchange: Exchange, read: ReadMessage, request: JsonRp
   }
 }
 
+/** Answers in the server's place where that is right, else carries the message. */
+async function carry(exchange: Exchange, session: string, admission: Admission, read: ReadMessage): Promise<Response> {
+  const { message } = read;
+  if (admission.route.runtime === 'edge') return await carryLive(exchange, session, admission, read, {});
+  const inPlace = answerInPlace(message, admission);
+  if (inPlace) return inPlace;
+  const question = isRequest(message) ? questionOf(message) : null;
+  if (!isRequest(message) || !question) return await carryLive(exchange, session, admission, read, {});
+  const { result, keep } = await knownOf(exchange, admission, question);
+  if (result !== null && admission.asleep) return answered(message.id, result);
+  return await carryLive(exchange, session, admission, read, {
+    ...(result === null ? {} : { copy: new TextEncoder().encode(responseText(message.id, result)) }),
+    onAnswer: async (answer, own) => {
+      if (!own) keep(answer);
+    },
+  });
+}
+
+async function knownOf(exchange: Exchange, admission: Admission, question: Question): Promise<Known> {
+  const { env, principal, waitUntil } = exchange;
+  return await lookUp(env, await viewOf({ admission, principal: principal.subject }), question, waitUntil);
+}
+
 /** To the edge's own server, or to the origin. */
-async function carry(
+async function carryLive(
   exchange: Exchange,
   session: string,
   admission: Admission,
   { message, bytes }: ReadMessage,
-  onAnswer?: (answer: JsonRpcMessage) => Promise<void>,
+  answering: Pick<Carried, 'onAnswer' | 'copy'>,
 ): Promise<Response> {
   const { env, server, principal, waitUntil } = exchange;
-  const answering = onAnswer ? { onAnswer } : {};
+  const { onAnswer } = answering;
   const streams = {
     preferStream: prefersStream(exchange.request.headers.get('accept')),
     endIdleAfterMs: exchange.wholeStreams || !takesPriming(admission.revision) ? undefined : endIdleAfterOf(env),
   };
   if (admission.route.runtime !== 'edge') {
-    const { subject } = principal;
-    return await dispatch({ env, session, principal: subject, admission, message, bytes, ...streams, ...answering });
+    const carried = { env, session, principal: principal.subject, admission, message, bytes, waitUntil };
+    return await dispatch({ ...carried, ...streams, ...answering });
   }
   const factory = Object.hasOwn(edgeServers, server) ? edgeServers[server] : undefined;
   if (!factory) throw new MoorageError('session_not_found', `The edge does not run "${server}" any more.`);
@@ -163,7 +199,7 @@ async function carry(
     message,
     ...streams,
     waitUntil,
-    ...answering,
+    ...(onAnswer ? { onAnswer: (answer: JsonRpcMessage) => onAnswer(answer, false) } : {}),
   });
 }
 
@@ -214,10 +250,4 @@ function unsupported(requested: string): MoorageError {
     `Protocol version ${requested.slice(0, 64)} is not served here. Initialize with one of ${LEGACY_REVISIONS.join(', ')}.`,
     { supported: LEGACY_REVISIONS, requested: requested.slice(0, 64) },
   );
-}
-
-function protocolVersionIn(answer: JsonRpcMessage): string | null {
-  if (!('result' in answer)) return null;
-  const version = answer.result.protocolVersion;
-  return typeof version === 'string' ? version : null;
 }

@@ -84,6 +84,17 @@ export function idOf(event: PassedEvent): string | undefined {
   return /^id: ?([!-~]+)\r?\n/.exec(head)?.[1];
 }
 
+/** The name of an event; `message` where it has none. A message is JSON on lines of `data`, so it cannot name itself. */
+export function eventName(event: PassedEvent): string {
+  const decoder = new TextDecoder();
+  let head = '';
+  for (const part of event.parts) {
+    head += decoder.decode(part.subarray(0, HEAD_BYTES - head.length), { stream: true });
+    if (head.length >= HEAD_BYTES) break;
+  }
+  return /^event: ?(\S+)\r?$/m.exec(head)?.[1] ?? 'message';
+}
+
 /**
  * Whether an event carries the response to request `id`, or to any where the id is not known (a stream answers one request).
  *

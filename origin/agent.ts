@@ -23,7 +23,7 @@ import { Journal } from './journal/journal.ts';
 import { Link } from './link/link.ts';
 import type { Log } from './log.ts';
 import type { Machines } from './machines.ts';
-import { isHttpDefinition, type ServerDefinition } from './server.ts';
+import { discoveryOf, isHttpDefinition, type ServerDefinition } from './server.ts';
 
 /** Where the agent listens: a Unix socket (the default everywhere) or loopback TCP. */
 export type Listen = { readonly socket: string } | { readonly host: string; readonly port: number };
@@ -129,6 +129,7 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
       name: definition.name,
       machine: definition.machine,
       deployment: definition.deployment,
+      discovery: discoveryOf(definition),
       runtime: isHttpDefinition(definition) ? 'http' : machines.runtimeOf(definition.machine),
     })),
     log,

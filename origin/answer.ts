@@ -8,7 +8,7 @@
  * Invariants: the response is ended exactly once; a reader that does not read costs bounded memory.
  */
 import type { ServerResponse } from 'node:http';
-import { httpStatus, isInBand, type MoorageError, toErrorBody } from '../shared/errors.ts';
+import { type ErrorCode, httpStatus, isInBand, type MoorageError, toErrorBody } from '../shared/errors.ts';
 import {
   failure,
   isNotification,
@@ -16,7 +16,13 @@ import {
   type JsonRpcResponse,
   type RequestId,
 } from '../shared/jsonrpc.ts';
-import { KEEP_ALIVE_LINE, KEEP_ALIVE_MS, MAX_MESSAGE_BYTES } from '../shared/origin-api.ts';
+import {
+  FAILURE_EVENT,
+  FAILURE_HEADER,
+  KEEP_ALIVE_LINE,
+  KEEP_ALIVE_MS,
+  MAX_MESSAGE_BYTES,
+} from '../shared/origin-api.ts';
 import type { CallSink } from './bridge/peer.ts';
 import { Connection, STREAM_HEADERS } from './journal/connection.ts';
 import type { Stream } from './journal/stream.ts';
@@ -73,29 +79,38 @@ export class Answer implements CallSink {
   }
 
   answer(message: JsonRpcResponse): void {
-    if (this.#ended) return;
-    if (this.#options.preferStream) this.#stream();
-    this.#ended = true;
-    clearInterval(this.#timer);
-    if (this.#journaled) {
-      this.#journaled.stream.end(message);
-    } else if (!this.#response.destroyed) {
-      if (this.#streaming) {
-        this.#event(message);
-        this.#response.end();
-      } else sendJson(this.#response, 200, message);
-    }
+    this.#settle(message);
   }
 
+  /** A failure of ours: marked, so that the edge can tell it from an error that a server wrote to look like one. */
   fail(error: MoorageError): void {
     if (this.#ended) return;
     if (this.#streaming || this.#options.inBand || isInBand(error.code)) {
-      this.answer(failure(this.#id, error));
+      this.#settle(failure(this.#id, error), error.code);
       return;
     }
     this.#ended = true;
     clearInterval(this.#timer);
     if (!this.#response.destroyed) sendJson(this.#response, httpStatus(error.code), toErrorBody(error));
+  }
+
+  /** `failed`: the message is the agent's own. */
+  #settle(message: JsonRpcResponse, failed?: ErrorCode): void {
+    if (this.#ended) return;
+    if (this.#options.preferStream) this.#stream();
+    this.#ended = true;
+    clearInterval(this.#timer);
+    if (this.#journaled) {
+      this.#journaled.stream.end(message, failed !== undefined);
+    } else if (!this.#response.destroyed) {
+      if (this.#streaming) {
+        this.#event(message, failed && FAILURE_EVENT);
+        this.#response.end();
+      } else {
+        if (failed) this.#response.setHeader(FAILURE_HEADER, failed);
+        sendJson(this.#response, 200, message);
+      }
+    }
   }
 
   #stream(): void {
@@ -104,7 +119,10 @@ export class Answer implements CallSink {
     this.#streaming = true;
     const stream = this.#options.resumable?.();
     if (stream) {
-      const connection = new Connection(this.#response, stream, { after: 0, primed: this.#options.primed ?? false });
+      const connection = new Connection(this.#response, stream, {
+        after: 0,
+        primed: this.#options.primed ?? false,
+      });
       this.#journaled = { stream, connection };
       return;
     }
@@ -113,8 +131,8 @@ export class Answer implements CallSink {
     this.#timer = setInterval(() => this.#response.write(KEEP_ALIVE_LINE), KEEP_ALIVE_MS);
   }
 
-  #event(message: JsonRpcMessage): void {
-    this.#response.write(`event: message\ndata: ${JSON.stringify(message)}\n\n`);
+  #event(message: JsonRpcMessage, name = 'message'): void {
+    this.#response.write(`event: ${name}\ndata: ${JSON.stringify(message)}\n\n`);
   }
 }
 

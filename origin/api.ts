@@ -15,7 +15,9 @@ import { isRequest, type JsonRpcMessage, type JsonRpcRequest, parseJson, parseMe
 import { PARAM_HEADER_PREFIX } from '../shared/mirrored-headers.ts';
 import {
   ERA_HEADER,
+  LISTS_HEADER,
   MAX_MESSAGE_BYTES,
+  MAX_REPLAYED,
   MESSAGES_PATH,
   PREFER_HEADER,
   REPLAY_HEADER,
@@ -80,12 +82,29 @@ async function handle(options: ApiOptions, request: IncomingMessage, response: S
   if (request.method !== 'POST' || request.url !== MESSAGES_PATH) {
     throw new MoorageError('not_found', 'The origin has no such path.');
   }
-  const message = parseMessage(parseJson(await readBody(request)));
+  const body = parseJson(await readBody(request));
+  if (request.headers[REPLAY_HEADER] === '1') {
+    const [initialize, ...requests] = parseReplay(body);
+    const { initialized } = await options.sessions.open(grant.session, definition, initialize, requests);
+    sendJson(response, 200, initialized);
+    return;
+  }
+  const message = parseMessage(body);
   if (isModern) {
     await passModern(options, definition, grant, message, paramHeaders(request), response);
     return;
   }
   await pass(options, definition, grant, message, request, response);
+}
+
+/** The initialize of a session and the requests that follow it. @throws MoorageError `invalid_request`. */
+function parseReplay(body: unknown): [JsonRpcRequest, ...JsonRpcRequest[]] {
+  const messages = Array.isArray(body) && body.length <= MAX_REPLAYED ? body.map(parseMessage) : [];
+  const [first, ...others] = messages.filter(isRequest);
+  if (first?.method !== 'initialize' || others.length + 1 !== messages.length) {
+    throw new MoorageError('invalid_request', 'A replay is an array of requests that begins with initialize.');
+  }
+  return [first, ...others];
 }
 
 /** A stream of this session, from where its reader was. @throws MoorageError `stream_unknown`. */
@@ -110,16 +129,10 @@ async function pass(
   request: IncomingMessage,
   response: ServerResponse,
 ): Promise<void> {
-  const replay = request.headers[REPLAY_HEADER] === '1';
   if (!isRequest(message)) {
     const { peer } = await sessions.get(grant.session, definition.name);
     peer.notify(grant.session, message);
     response.writeHead(202).end();
-    return;
-  }
-  if (message.method === 'initialize' && replay) {
-    await sessions.open(grant.session, definition, message, true);
-    response.writeHead(204).end();
     return;
   }
   const options: AnswerOptions = {
@@ -133,6 +146,7 @@ async function pass(
       answer.answer((await sessions.open(grant.session, definition, message)).initialized);
     } else {
       const { peer } = await sessions.get(grant.session, definition.name);
+      if (peer.listsChanged && !response.headersSent) response.setHeader(LISTS_HEADER, 'changed');
       peer.request(grant.session, message as JsonRpcRequest, answer);
     }
   } catch (thrown) {

@@ -12,6 +12,7 @@ import {
   machineOf,
   type OriginServer,
 } from '../shared/config.ts';
+import { DEFAULT_DISCOVERY, type DiscoverySetting } from '../shared/link.ts';
 
 export interface ServerDefinition {
   readonly name: string;
@@ -31,6 +32,14 @@ export const isHttpDefinition = (definition: ServerDefinition): definition is Ht
   isHttpServer(definition.entry);
 export const isProcessDefinition = (definition: ServerDefinition): definition is ProcessDefinition =>
   !isHttpServer(definition.entry);
+
+/** How the edge may use stored answers to discovery for a server. */
+export function discoveryOf({ entry }: ServerDefinition): DiscoverySetting {
+  return {
+    copies: entry.discovery === 'live' ? 'none' : DEFAULT_DISCOVERY.copies,
+    maxAgeS: entry.discoveryMaxAge ?? DEFAULT_DISCOVERY.maxAgeS,
+  };
+}
 
 /** One machine as the configuration describes it: its servers, and limits that hold for all of them together. */
 export interface MachineDefinition {

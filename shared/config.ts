@@ -36,6 +36,22 @@ const size = z
   .regex(/^[1-9][0-9]*[MG]$/, 'write a size such as "512M" or "2G"')
   .transform((text) => Number(text.slice(0, -1)) * (text.endsWith('G') ? 1024 : 1));
 
+/** Durations such as `90s`, `30m`, `24h` or `7d`, as seconds. */
+const duration = z
+  .string()
+  .regex(/^[1-9][0-9]{0,5}[smhd]$/, 'write a duration such as "30m" or "24h"')
+  .transform(
+    (text) => Number(text.slice(0, -1)) * { s: 1, m: 60, h: 3600, d: 86_400 }[text.at(-1) as 's' | 'm' | 'h' | 'd'],
+  );
+
+/** Of servers at an origin. */
+const discovery = {
+  /** Whether initialize and lists are answered from stored copies, without waking the server. */
+  discovery: z.enum(['cached', 'live']).optional(),
+  /** Copies older than this are fetched anew. */
+  discoveryMaxAge: duration.optional(),
+};
+
 const limits = z.strictObject({
   memory: size.refine((mib) => mib >= 128, 'a machine needs at least "128M"').optional(),
   cpus: z.number().int().min(1).max(64).optional(),
@@ -80,6 +96,7 @@ const machineServer = z.strictObject({
     .optional(),
   process: sharing,
   limits: limits.default({}),
+  ...discovery,
   ...clientOnly,
 });
 
@@ -115,6 +132,7 @@ const httpServer = z
     /** How MCP clients spell `transport`. */
     type: transport.optional(),
     process: sharing,
+    ...discovery,
     ...clientOnly,
   })
   .refine(({ transport, type }) => !transport || !type || TRANSPORTS[transport] === TRANSPORTS[type], {

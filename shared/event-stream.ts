@@ -38,8 +38,8 @@ export function parseEventId(text: string): EventId | undefined {
 }
 
 /** A message as one event. `data` is JSON text, without line breaks. */
-export function eventText(id: string, data: string): string {
-  return `id: ${id}\nevent: message\ndata: ${data}\n\n`;
+export function eventText(id: string, data: string, name = 'message'): string {
+  return `id: ${id}\nevent: ${name}\ndata: ${data}\n\n`;
 }
 
 /** An event that only says where a client is and when it may come back. For revisions that `takesPriming` alone. */

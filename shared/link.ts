@@ -20,6 +20,16 @@ export const PING_EVERY_MS = 30_000;
 /** Largest frame in either direction, in bytes (Cloudflare's limit for a received WebSocket message is larger). */
 export const MAX_LINK_FRAME_BYTES = 1024 * 1024;
 
+/** How stored answers to discovery are used for a server. */
+export const discoverySetting = z.object({
+  /** Who is answered from the same copy: every caller, each principal from its own, or nobody. */
+  copies: z.enum(['all', 'principal', 'none']),
+  /** Older copies are fetched anew, in seconds. */
+  maxAgeS: z.number().int().positive(),
+});
+export type DiscoverySetting = z.infer<typeof discoverySetting>;
+export const DEFAULT_DISCOVERY: DiscoverySetting = { copies: 'all', maxAgeS: 86_400 };
+
 /** A server as its origin announces it. `machine` is the machine's name: servers that share one have the same. */
 export const announcedServer = z.object({
   name: serverName,
@@ -27,6 +37,7 @@ export const announcedServer = z.object({
   machine: z.string().min(1).max(128),
   /** Digest of everything that decides what runs: the deployment's id. */
   deployment: z.string().min(1).max(128),
+  discovery: discoverySetting.optional(),
 });
 export type AnnouncedServer = z.infer<typeof announcedServer>;
 

@@ -8,8 +8,11 @@
  * | `DELETE /v1/session` | – | `204`; the session's process is ended; unknown sessions too |
  *
  * Every request carries `Authorization: Bearer <grant>`. Failures are `{ error: { code, message, data } }` (`ErrorBody`).
- * `session_unknown` (409) means: the agent holds no process for this session; send the session's `initialize` again
- * with `Moorage-Replay: 1` (answered 204 when the server is ready), then repeat the message.
+ * `session_unknown` (409) means: the agent holds no process for this session; restore it, then repeat the message.
+ * To restore is to send, with `Moorage-Replay: 1`, a JSON array: the session's `initialize`, then the requests that bring
+ * a fresh process to where the session stands. It is answered `200 application/json` with the server's response to that
+ * `initialize` once the process has answered all of them; nobody's message passes them, and however many restore the
+ * same session at once, each request reaches the process once.
  * `route_stale` (409) means: this server or machine is not at this origin; ask the Directory again.
  * `stream_unknown` (404) means: no such stream of this session is kept here (any more).
  * Closing the connection never cancels a call (a disconnect is no cancellation before 2026-07-28).
@@ -18,6 +21,9 @@
  * (`event-stream.ts`), and can be asked for again within bounds (`origin/journal/bounds.ts`), also after the agent was
  * started anew. `Moorage-Revision` is the session's revision: from 2025-11-25 on the first event has an id and no data.
  * `Moorage-Prefer: stream` asks for a stream where a quick answer would be JSON.
+ *
+ * An answer that is the agent's own failure, such as `outcome_unknown` for a process that died, is marked where no server
+ * can write: by the header `Moorage-Failure: <code>` on JSON, by the event name `moorage-failure` in a stream. An answer of a process that has changed its own lists since it was first called has `Moorage-Lists: changed`.
  *
  * With `Moorage-Era: modern` the message is a request of the stateless era (2026-07-28) as the client sent it, envelope in
  * `_meta` included, and the answer is in that era's form. The grant's session is then a *lane*: the stable key of
@@ -37,8 +43,19 @@ export const REVISION_HEADER = 'moorage-revision';
 /** Set to `stream` for a client that would rather have an event stream than JSON. */
 export const PREFER_HEADER = 'moorage-prefer';
 
-/** Set to `1` on an `initialize` that the edge repeats for a session that the client already opened. */
+/** Set to `1` on the requests that the edge repeats for a session that the client already opened. */
 export const REPLAY_HEADER = 'moorage-replay';
+
+/** The most requests that restore one session. */
+export const MAX_REPLAYED = 300;
+
+/** Names the code of a failure that is the agent's and not the server's. */
+export const FAILURE_HEADER = 'moorage-failure';
+/** Name of the event that carries such a failure. Clients never see it: the edge passes it on as `message`. */
+export const FAILURE_EVENT = 'moorage-failure';
+
+/** `changed` when the lists of the process that answers are its own affair: other sessions may see others. */
+export const LISTS_HEADER = 'moorage-lists';
 
 /** Set to `modern` on requests of the era without sessions. */
 export const ERA_HEADER = 'moorage-era';

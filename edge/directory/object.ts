@@ -1,17 +1,22 @@
 /**
  * Owns the Directory: the one object that knows which servers exist and where they run.
  *
- * Table `route(server TEXT PRIMARY KEY, origin TEXT, runtime TEXT, machine TEXT, deployment TEXT)`: what each origin
- * announced last. It outlives the link, so a server stays known (and named in errors) while its origin is away.
+ * Table `route(server TEXT PRIMARY KEY, origin TEXT, runtime TEXT, machine TEXT, deployment TEXT, discovery TEXT)`: what
+ * each origin announced last; `discovery` is `DiscoverySetting` as JSON. It outlives the link, so a server stays known
+ * (and named in errors) while its origin is away. Stored answers to discovery are `Copies` in the same database.
  */
 import { DurableObject } from 'cloudflare:workers';
 import { edgeServers } from 'moorage:edge-servers';
-import { type AnnouncedServer, announcedServer } from '../../shared/link.ts';
+import { type AnnouncedServer, announcedServer, DEFAULT_DISCOVERY, discoverySetting } from '../../shared/link.ts';
+import { Copies, type ListedPage } from '../discovery/copies.ts';
+import type { Kind, Question } from '../discovery/question.ts';
+import type { View } from '../discovery/view.ts';
 import { type Env, originsOf } from '../env.ts';
 import { decideAnnouncement, type OriginRoute, type Refusal, type Route } from './route.ts';
 
 export class Directory extends DurableObject<Env> {
   readonly #sql: SqlStorage;
+  readonly #copies: Copies;
 
   constructor(state: DurableObjectState, env: Env) {
     super(state, env);
@@ -19,14 +24,22 @@ export class Directory extends DurableObject<Env> {
     this.#sql.exec(
       `CREATE TABLE IF NOT EXISTS route (
          server TEXT PRIMARY KEY, origin TEXT NOT NULL, runtime TEXT NOT NULL, machine TEXT NOT NULL,
-         deployment TEXT NOT NULL)`,
+         deployment TEXT NOT NULL, discovery TEXT NOT NULL)`,
     );
+    const columns = this.#sql.exec<{ name: string }>("SELECT name FROM pragma_table_info('route')").toArray();
+    if (!columns.some(({ name }) => name === 'discovery')) {
+      // Of the table before it had this column; agents announce again when they connect.
+      this.#sql.exec(
+        `ALTER TABLE route ADD COLUMN discovery TEXT NOT NULL DEFAULT '${JSON.stringify(DEFAULT_DISCOVERY)}'`,
+      );
+    }
+    this.#copies = new Copies(this.#sql);
   }
 
   /** The route of a server, or the names of all servers when there is none of this name. */
   resolve(server: string): { route: Route } | { servers: string[] } {
     if (Object.hasOwn(edgeServers, server)) return { route: { runtime: 'edge', server } };
-    const route = this.#routes().find((candidate) => candidate.server === server);
+    const route = this.#routeOf(server);
     return route ? { route } : { servers: this.list() };
   }
 
@@ -41,30 +54,85 @@ export class Directory extends DurableObject<Env> {
       edgeServers: new Set(Object.keys(edgeServers)),
       origins: new Set(originsOf(this.env).keys()),
     });
+    const before = this.#routes().filter((route) => route.origin === origin);
     this.ctx.storage.transactionSync(() => {
       this.#sql.exec('DELETE FROM route WHERE origin = ?', origin);
-      for (const { server, runtime, machine, deployment } of accepted) {
+      for (const { server, runtime, machine, deployment, discovery } of accepted) {
         this.#sql.exec(
-          'INSERT OR REPLACE INTO route (server, origin, runtime, machine, deployment) VALUES (?, ?, ?, ?, ?)',
+          'INSERT OR REPLACE INTO route (server, origin, runtime, machine, deployment, discovery) VALUES (?, ?, ?, ?, ?, ?)',
           server,
           origin,
           runtime,
           machine,
           deployment,
+          JSON.stringify(discovery),
         );
+      }
+      for (const { server, deployment } of before) {
+        if (accepted.some((route) => route.server === server && route.deployment === deployment)) continue;
+        this.#copies.drop(server);
+        this.#copies.doubt(server, '*', Date.now());
       }
     });
     return refused;
+  }
+
+  /** The stored answer to a question, as JSON text of its `result`, or null. `asked` goes with the live answer. */
+  recall(view: View, question: Question): { result: string | null; asked: number } {
+    const now = Date.now();
+    const route = this.#routeOf(view.server);
+    const result = route && this.#copies.recall(view, route.deployment, question, route.discovery, now);
+    return { result: result ?? null, asked: now };
+  }
+
+  /** Stores a live answer. `asked` is what `recall` gave before the question went to the server; null means just now. */
+  remember(view: View, question: Question, result: string, asked: number | null): void {
+    const route = this.#routeOf(view.server);
+    if (!route) return;
+    const now = Date.now();
+    this.#copies.remember(view, route.deployment, question, result, route.discovery, asked ?? now, now);
+  }
+
+  /** A process said that lists of its server changed. Returns what `reconcile` takes as `at`. */
+  doubt(server: string, kind: Kind): number {
+    return this.#copies.doubt(server, kind, Date.now());
+  }
+
+  /** Settles a doubt by what that process lists now; null when it could not be asked. */
+  reconcile(view: View, kind: Kind, listed: { pages: ListedPage[]; own: boolean } | null, at: number): void {
+    const route = this.#routeOf(view.server);
+    if (route) this.#copies.reconcile(view, route.deployment, kind, listed, route.discovery, at, Date.now());
+  }
+
+  /** Whether the server says of a tool that calling it twice does no more than calling it once. */
+  mayRepeatTool(view: View, name: string): boolean {
+    const route = this.#routeOf(view.server);
+    const annotations = route && this.#copies.tool(view, route.deployment, name)?.annotations;
+    if (annotations === null || typeof annotations !== 'object') return false;
+    return (
+      ('readOnlyHint' in annotations && annotations.readOnlyHint === true) ||
+      ('idempotentHint' in annotations && annotations.idempotentHint === true)
+    );
+  }
+
+  #routeOf(server: string): OriginRoute | undefined {
+    return this.#routes().find((route) => route.server === server);
   }
 
   /** Routes of origins that this edge still knows, and of names that it has not taken for itself since. */
   #routes(): OriginRoute[] {
     const origins = originsOf(this.env);
     return this.#sql
-      .exec<Record<keyof OriginRoute, string>>('SELECT server, origin, runtime, machine, deployment FROM route')
+      .exec<Record<keyof OriginRoute, string>>(
+        'SELECT server, origin, runtime, machine, deployment, discovery FROM route',
+      )
       .toArray()
       .filter((row) => origins.has(row.origin) && !Object.hasOwn(edgeServers, row.server))
-      .map((row) => ({ ...row, runtime: announcedServer.shape.runtime.parse(row.runtime) }));
+      .map((row) => ({
+        ...row,
+        runtime: announcedServer.shape.runtime.parse(row.runtime),
+        discovery: discoverySetting.parse(JSON.parse(row.discovery)),
+      }));
   }
 }
 

@@ -4,7 +4,7 @@
  * Invariants: a name belongs to one holder at a time; servers of the edge come before those of any origin; an origin
  * that the edge does not know any more holds nothing.
  */
-import type { AnnouncedServer } from '../../shared/link.ts';
+import { type AnnouncedServer, DEFAULT_DISCOVERY, type DiscoverySetting } from '../../shared/link.ts';
 
 /** Where calls to a server go. */
 export type Route =
@@ -15,6 +15,8 @@ export type Route =
       readonly origin: string;
       readonly machine: string;
       readonly deployment: string;
+      /** How stored answers to discovery are used. */
+      readonly discovery: DiscoverySetting;
     };
 
 export type OriginRoute = Exclude<Route, { runtime: 'edge' }>;
@@ -38,14 +40,14 @@ export function decideAnnouncement(
   );
   const accepted = new Map<string, OriginRoute>();
   const refused: Refusal[] = [];
-  for (const { name, runtime, machine, deployment } of announced) {
+  for (const { name, runtime, machine, deployment, discovery = DEFAULT_DISCOVERY } of announced) {
     const holder = holders.get(name);
     if (known.edgeServers.has(name))
       refused.push({ server: name, reason: 'the edge itself runs a server of this name' });
     else if (holder !== undefined)
       refused.push({ server: name, reason: `origin "${holder}" has a server of this name` });
     else if (accepted.has(name)) refused.push({ server: name, reason: 'announced twice' });
-    else accepted.set(name, { server: name, runtime, machine, deployment, origin });
+    else accepted.set(name, { server: name, runtime, machine, deployment, origin, discovery });
   }
   return { accepted: [...accepted.values()], refused };
 }

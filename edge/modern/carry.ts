@@ -1,19 +1,20 @@
 /**
  * Owns the carrying of one request of the stateless era (2026-07-28) to an origin, and of the answer back.
  *
- * Invariants: the request goes out once, or again only where the origin said that it did not take it; it is always
- * answered; a client that leaves cancels it, so its disconnect is carried on (2026-07-28, "Cancellation").
+ * Invariants: the request goes out once, or again where the origin said that it did not take it or `attempt.ts` allows it;
+ * it is always answered; a client that leaves cancels it, so its disconnect is carried on (2026-07-28, "Cancellation").
  */
 import { MoorageError } from '../../shared/errors.ts';
 import type { JsonRpcRequest } from '../../shared/jsonrpc.ts';
 import { nameOf, PARAM_HEADER_PREFIX } from '../../shared/mirrored-headers.ts';
 import { ERA_HEADER } from '../../shared/origin-api.ts';
-import { type Awaiting, explain, guard, wholeAnswer } from '../dispatch.ts';
+import { META } from '../../shared/rev-2026-07-28.ts';
+import { type Attempt, answerTo, attemptOf, type Sent, unanswered } from '../attempt.ts';
+import { variantOf } from '../discovery/view.ts';
 import type { Env } from '../env.ts';
 import { type LaneAdmission, type LaneHolder, laneOf } from '../lane/object.ts';
 import { Broken, postMessage } from '../origin/client.ts';
 import { unwrap } from '../outcome.ts';
-import { STREAM_HEADERS } from '../respond.ts';
 import { declaredIn, parameterMismatch } from './parameters.ts';
 import { withStatus } from './status.ts';
 
@@ -30,33 +31,57 @@ export interface CarriedRequest {
 
 /** Carries a request. @throws MoorageError. */
 export async function carryModern(carried: CarriedRequest): Promise<Response> {
-  const { env, request, bytes, signal } = carried;
-  let admission = await admitted(carried, null);
+  const { env, holder, request, signal } = carried;
+  const admission = await admitted(carried, null);
   const mismatch = parameterMismatch(admission.parameters, request.params?.arguments, (name) =>
     carried.headers.get(name),
   );
   if (mismatch) throw mismatch;
+  const { server, principal } = holder;
+  const view = async () => ({ server, principal, variant: await variantOf(declared(request)) });
+  const once = () => requestOnce(carried, admission);
+  try {
+    const answer = await answerTo({
+      env,
+      route: admission.route,
+      message: request,
+      view,
+      once,
+      ...learning(carried, admission),
+    });
+    const isStream = answer.headers.get('content-type')?.startsWith('text/event-stream');
+    return isStream ? answer : await withStatus(answer);
+  } catch (thrown) {
+    // Nobody is left to be answered; 499 is what proxies log for it.
+    if (signal.aborted) return new Response(null, { status: 499 });
+    throw thrown;
+  }
+}
+
+async function requestOnce(carried: CarriedRequest, first: LaneAdmission): Promise<Attempt> {
+  const { env, bytes, signal } = carried;
   const extra = { headers: travelling(carried.headers), signal };
+  let admission = first;
   for (let rerouted = false; ; rerouted = true) {
-    const awaiting = { env, admission, message: request, ...learning(carried, admission) };
     try {
       const response = await postMessage(env, admission.route.origin, admission.grant, bytes, false, extra);
-      const type = response.headers.get('content-type') ?? '';
-      if (response.status === 200 && type.startsWith('text/event-stream') && response.body) {
-        return new Response(guard(response.body, awaiting, request), { headers: STREAM_HEADERS });
-      }
-      if (response.status === 200) return await withStatus(await wholeAnswer(response, awaiting, request));
+      if (response.status === 200) return await attemptOf(response);
       await response.body?.cancel();
-      throw new MoorageError('server_failed', 'The origin took the request and gave no answer.');
+      throw unanswered();
     } catch (thrown) {
-      // Nobody is left to be answered; 499 is what proxies log for it.
-      if (signal.aborted) return new Response(null, { status: 499 });
-      if (thrown instanceof Broken) throw await explain(awaiting, thrown.unsent);
+      if (signal.aborted) throw thrown;
+      if (thrown instanceof Broken) return { type: 'lost', loss: { unsent: thrown.unsent, failure: null } };
       if (!(thrown instanceof MoorageError) || thrown.code !== 'route_stale') throw thrown;
       if (rerouted) throw new MoorageError('server_failed', 'The origin does not run this server any more. Try again.');
       admission = await admitted(carried, admission.grant);
     }
   }
+}
+
+/** What a request of this era declares, in the form of an initialize. */
+function declared({ params }: JsonRpcRequest): string {
+  const meta = (params?._meta ?? {}) as Record<string, unknown>;
+  return JSON.stringify({ protocolVersion: meta[META.revision], capabilities: meta[META.clientCapabilities] });
 }
 
 async function admitted({ env, holder, request }: CarriedRequest, stale: string | null): Promise<LaneAdmission> {
@@ -65,10 +90,7 @@ async function admitted({ env, holder, request }: CarriedRequest, stale: string 
 }
 
 /** A list of tools tells the lane which of their arguments travel in headers, before its client can use it. */
-function learning(
-  { env, holder, request }: CarriedRequest,
-  { anyParameters }: LaneAdmission,
-): Pick<Awaiting, 'onAnswer'> {
+function learning({ env, holder, request }: CarriedRequest, { anyParameters }: LaneAdmission): Pick<Sent, 'onAnswer'> {
   if (request.method !== 'tools/list') return {};
   return {
     onAnswer: async (answer) => {

@@ -3,16 +3,20 @@
  * to the origin left off, and sees to it that no client waits for ever.
  *
  *   carrying ──connection broke, last id known──▶ reattaching ──found──▶ carrying
- *      │                                              └──given up──▶ ended (with a failure of ours, where one can be said)
+ *      │                                              └──given up──▶ begun anew, or ended (with a failure of ours)
+ *      ├──the agent says that the call was lost──▶ begun anew, or ended (with a failure of ours)
  *      ├──response passed, stream ended──▶ ended
  *      └──silent for long, if so configured──▶ ended (the client comes back for the rest)
  *
- * Invariants: only whole events pass, and each once; the response passes at most once; a client that leaves cancels nothing.
+ * Invariants: only whole events pass, and each once; the response passes at most once; a client that leaves cancels
+ * nothing; a call is begun anew once at most, and only while its client has seen no message of it. A failure of the agent
+ * (`FAILURE_EVENT`) reaches the client as a plain message.
  */
-import { type EventId, parseEventId, primingText, RETRY_AT_ONCE_MS } from '../../shared/event-stream.ts';
-import type { JsonRpcMessage, RequestId } from '../../shared/jsonrpc.ts';
-import { KEEP_ALIVE_LINE, KEEP_ALIVE_MS, MAX_MESSAGE_BYTES } from '../../shared/origin-api.ts';
-import { eventOf, idOf, isAnswer, messageOf, type PassedEvent, SseScanner } from '../sse.ts';
+import { type EventId, eventText, parseEventId, primingText, RETRY_AT_ONCE_MS } from '../../shared/event-stream.ts';
+import type { JsonRpcFailure, JsonRpcMessage, RequestId } from '../../shared/jsonrpc.ts';
+import { FAILURE_EVENT, KEEP_ALIVE_LINE, KEEP_ALIVE_MS, MAX_MESSAGE_BYTES } from '../../shared/origin-api.ts';
+import type { Loss } from '../loss.ts';
+import { dataOf, eventName, eventOf, idOf, isAnswer, messageOf, type PassedEvent, SseScanner } from '../sse.ts';
 
 type Bytes = ReadableStream<Uint8Array>;
 
@@ -23,8 +27,10 @@ export interface RelayOptions {
   readonly onAnswer?: ((answer: JsonRpcMessage) => Promise<void>) | undefined;
   /** The same stream after an event; undefined when it cannot be had (any more). Absent where streams have no ids. */
   readonly reattach?: ((at: EventId) => Promise<Bytes | undefined>) | undefined;
-  /** What is said in place of a response that will not come; undefined to end without a word. */
-  readonly giveUp: (reason: 'broken' | 'too-large') => Promise<JsonRpcMessage | undefined>;
+  /** What comes in place of a call that was lost before its client saw anything: a stream or the answer; else undefined. */
+  readonly beginAnew?: ((loss: Loss) => Promise<Bytes | JsonRpcMessage | undefined>) | undefined;
+  /** What is said in place of a response that will not come; undefined to end without a word of ours. */
+  readonly giveUp: (why: Loss | 'too-large') => Promise<JsonRpcMessage | undefined>;
   /** End after this long without a message, in milliseconds: for clients that come back. */
   readonly endIdleAfterMs?: number | undefined;
 }
@@ -51,6 +57,8 @@ class Relay {
   #left = false;
   #reattached = 0;
   #idleSince = Date.now();
+  /** No message has passed: comments and places are no messages. */
+  #untouched = true;
 
   constructor(body: Bytes, options: RelayOptions) {
     this.#options = options;
@@ -67,11 +75,19 @@ class Relay {
       const part = await this.#read();
       if (part === 'idle') return await this.#endIdle();
       if (part === undefined) {
-        if (this.#answered || !(await this.#goOn())) return await this.#end('broken');
+        const loss = { unsent: false, failure: null };
+        if (this.#answered) return await this.#end(loss);
+        if (!(await this.#goOn()) && !(await this.#beginAnew(loss))) return await this.#end(loss);
         continue;
       }
       const events = this.#scanner.push(part);
-      for (const event of events) await this.#pass(event);
+      const failed = events.findIndex((event) => eventName(event) === FAILURE_EVENT);
+      for (const event of failed === -1 ? events : events.slice(0, failed)) await this.#pass(event);
+      if (failed !== -1) {
+        if (await this.#failed(events[failed] as PassedEvent)) continue;
+        if (!this.#left) this.#controller?.close();
+        return;
+      }
       if (this.#scanner.held > 2 * MAX_MESSAGE_BYTES) {
         await this.#reader.cancel();
         return await this.#end('too-large');
@@ -111,35 +127,77 @@ class Relay {
       const answer = this.#options.onAnswer && messageOf(event);
       if (answer) await this.#options.onAnswer?.(answer);
     }
+    if (this.#untouched && (this.#answered || dataOf(event))) this.#untouched = false;
     if (!isComment(event)) this.#idleSince = Date.now();
     for (const bytes of event.parts) this.#controller?.enqueue(bytes);
+  }
+
+  /** The agent's own last word. True when the call goes on all the same. */
+  async #failed(event: PassedEvent): Promise<boolean> {
+    const said = messageOf(event) as JsonRpcFailure | undefined;
+    await this.#reader.cancel().catch(() => undefined);
+    if (!said || this.#answered) return false;
+    const isLoss = (said.error.data as { code?: unknown } | undefined)?.code === 'outcome_unknown';
+    const loss = { unsent: false, failure: said };
+    if (isLoss && (await this.#beginAnew(loss))) return true;
+    this.#answered = true;
+    const answer = (isLoss && (await this.#options.giveUp(loss))) || said;
+    await this.#options.onAnswer?.(answer);
+    const id = idOf(event);
+    if (id === undefined) this.#controller?.enqueue(eventOf(answer));
+    else this.#write(eventText(id, JSON.stringify(answer)));
+    return false;
+  }
+
+  /** True when there is another stream to carry, or its answer has passed. */
+  async #beginAnew(loss: Loss): Promise<boolean> {
+    if (!this.#options.beginAnew || !this.#untouched || this.#left) return false;
+    const instead = await this.#alive(this.#options.beginAnew(loss));
+    if (!instead) return false;
+    this.#untouched = false;
+    if (instead instanceof ReadableStream) {
+      this.#carry(instead);
+      return true;
+    }
+    this.#answered = true;
+    this.#controller?.enqueue(eventOf(instead));
+    return true;
+  }
+
+  #carry(body: Bytes): void {
+    this.#reader = body.getReader();
+    this.#scanner = new SseScanner();
+    this.#idleSince = Date.now();
+  }
+
+  /** The client and its proxies see that the call lives while something else is waited for. */
+  async #alive<T>(promise: Promise<T>): Promise<T> {
+    const timer = setInterval(() => this.#write(KEEP_ALIVE_LINE), KEEP_ALIVE_MS);
+    try {
+      return await promise;
+    } finally {
+      clearInterval(timer);
+    }
   }
 
   /** Finds the stream again at the origin. False when it cannot be had. */
   async #goOn(): Promise<boolean> {
     const at = this.#lastId === undefined ? undefined : parseEventId(this.#lastId);
     if (!at || !this.#options.reattach || this.#left || ++this.#reattached > MAX_REATTACHED) return false;
-    const alive = setInterval(() => this.#write(KEEP_ALIVE_LINE), KEEP_ALIVE_MS);
-    try {
-      const body = await this.#options.reattach(at);
-      if (!body) return false;
-      if (this.#left) {
-        await body.cancel();
-        return false;
-      }
-      this.#reader = body.getReader();
-      this.#scanner = new SseScanner();
-      this.#idleSince = Date.now();
-      return true;
-    } finally {
-      clearInterval(alive);
+    const body = await this.#alive(this.#options.reattach(at));
+    if (!body) return false;
+    if (this.#left) {
+      await body.cancel();
+      return false;
     }
+    this.#carry(body);
+    return true;
   }
 
-  async #end(reason: 'broken' | 'too-large'): Promise<void> {
+  async #end(why: Loss | 'too-large'): Promise<void> {
     if (this.#left) return;
     if (!this.#answered) {
-      const answer = await this.#options.giveUp(reason);
+      const answer = await this.#options.giveUp(why);
       if (answer) {
         await this.#options.onAnswer?.(answer);
         this.#controller?.enqueue(eventOf(answer));

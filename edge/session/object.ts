@@ -17,6 +17,9 @@ import { isNotification, type JsonRpcMessage } from '../../shared/jsonrpc.ts';
 import { takesPriming } from '../../shared/revision.ts';
 import { directoryOf } from '../directory/object.ts';
 import type { Route } from '../directory/route.ts';
+import { Doubts, type ReachOf } from '../discovery/doubts.ts';
+import { changedKindOf } from '../discovery/question.ts';
+import { type Told, variantOf } from '../discovery/view.ts';
 import { type Env, edgeKeyOf, shardsOf } from '../env.ts';
 import { endAtOrigin } from '../origin/client.ts';
 import { type Outcome, outcomeOf } from '../outcome.ts';
@@ -34,6 +37,9 @@ export interface Admission {
   readonly restore: Restore;
   /** As negotiated; null while the session opens. */
   readonly revision: string | null;
+  /** As in `LiveSession`. */
+  readonly told: Told | null;
+  readonly asleep: boolean;
 }
 
 /** Headers with which a Worker asks for a WebSocket; only Workers reach an object. */
@@ -69,10 +75,16 @@ interface Entry {
 export class Session extends DurableObject<Env> {
   readonly #store: SessionStore;
   readonly #entries = new Map<string, Entry>();
+  readonly #doubts: Doubts;
 
   constructor(state: DurableObjectState, env: Env) {
     super(state, env);
     this.#store = new SessionStore(state.storage);
+    this.#doubts = new Doubts(
+      env,
+      (id) => this.#reachOf(id),
+      (promise) => state.waitUntil(promise),
+    );
   }
 
   /** Opens session `id` for an initialize. Refuses `unknown_server`, with the names that exist in `data.servers`. */
@@ -84,9 +96,14 @@ export class Session extends DurableObject<Env> {
     });
   }
 
-  /** The server's answer to initialize is about to reach the client. */
-  initialized(id: string, protocolVersion: string): Promise<Outcome<void>> {
-    return outcomeOf(() => this.#step(id, { type: 'initialized', protocolVersion, at: Date.now() }));
+  /** The answer to initialize is about to reach the client: the server's, or a copy of it. */
+  initialized(id: string, told: Told, asleep: boolean): Promise<Outcome<void>> {
+    return outcomeOf(() => this.#step(id, { type: 'initialized', told, asleep, at: Date.now() }));
+  }
+
+  /** Another process is behind the session. Refuses `session_not_found` when it speaks another revision. */
+  restored(id: string, told: Told): Promise<Outcome<void>> {
+    return outcomeOf(() => this.#step(id, { type: 'restored', told }));
   }
 
   /** Initialize failed: the session never was. */
@@ -94,10 +111,13 @@ export class Session extends DurableObject<Env> {
     return outcomeOf(() => this.#step(id, { type: 'initialize-failed' }));
   }
 
-  /** Admits one message. Refuses `session_not_found`, also when the session is another principal's. */
-  admit(id: string, principal: string, memory: Memory | null): Promise<Outcome<Admission>> {
+  /**
+   * Admits one message. `wakes`: it needs the server's process. Refuses `session_not_found`, also when the session is
+   * another principal's.
+   */
+  admit(id: string, principal: string, memory: Memory | null, wakes: boolean): Promise<Outcome<Admission>> {
     return outcomeOf(async () => {
-      await this.#step(id, { type: 'message', principal, memory, at: Date.now() });
+      await this.#step(id, { type: 'message', principal, memory, wakes, at: Date.now() });
       return await this.#admission(id);
     });
   }
@@ -129,14 +149,19 @@ export class Session extends DurableObject<Env> {
    * Hands a message to sessions' streams, or keeps it for those that have none. Sessions that are not here, or that do
    * not belong to `origin` (null: the edge itself), are passed over: an origin speaks for its own servers only.
    */
-  publish(ids: readonly string[], text: string, origin: string | null): void {
-    const droppable = isNotification(JSON.parse(text) as JsonRpcMessage);
-    for (const id of ids) {
+  async publish(ids: readonly string[], text: string, origin: string | null): Promise<void> {
+    const message = JSON.parse(text) as JsonRpcMessage;
+    const reached = ids.filter((id) => {
       const { state } = this.#entry(id);
-      if (state.status !== 'open' && state.status !== 'opening') continue;
-      if ((state.route.runtime === 'edge' ? null : state.route.origin) !== origin) continue;
-      this.#say(id, text, droppable);
+      if (state.status !== 'open' && state.status !== 'opening') return false;
+      return (state.route.runtime === 'edge' ? null : state.route.origin) === origin;
+    });
+    const kind = origin === null ? null : changedKindOf(message);
+    if (kind !== null) {
+      const byServer = new Map(reached.map((id) => [this.#serverOf(id), id]));
+      for (const [server, id] of byServer) await this.#doubts.raise(server, kind, id);
     }
+    for (const id of reached) this.#say(id, text, isNotification(message));
   }
 
   /** On the client's stream, or kept until there is one. */
@@ -220,7 +245,7 @@ export class Session extends DurableObject<Env> {
 
   #takesPriming(id: string): boolean {
     const { state } = this.#entry(id);
-    return takesPriming(state.status === 'open' ? state.protocolVersion : null);
+    return takesPriming(state.status === 'open' ? (state.told?.protocolVersion ?? null) : null);
   }
 
   override webSocketClose(socket: WebSocket): void {
@@ -263,6 +288,11 @@ export class Session extends DurableObject<Env> {
           if (state.status === 'open' || state.status === 'opening') this.#save(id, state);
           await this.#schedule();
           break;
+        case 'tell-client':
+          for (const kind of effect.changed) {
+            this.#say(id, JSON.stringify({ jsonrpc: '2.0', method: `notifications/${kind}/list_changed` }), true);
+          }
+          break;
         case 'forget':
           for (const tag of [`stream:${id}`, `mailbox:${id}`, `resumed:${id}`]) {
             for (const socket of this.#sockets(tag)) socket.close(CLOSE_ENDED, 'the session ended');
@@ -300,18 +330,34 @@ export class Session extends DurableObject<Env> {
     if (entry) entry.savedAt = state.seenAt;
   }
 
+  #serverOf(id: string): string {
+    const { state } = this.#entry(id);
+    return 'server' in state ? state.server : '';
+  }
+
+  /** How to ask the process behind a session, and what that process sees of its client. */
+  async #reachOf(id: string): ReturnType<ReachOf> {
+    const { state } = this.#entry(id);
+    if (state.status !== 'open' || state.route.runtime === 'edge') return null;
+    const { grant, restore } = await this.#admission(id);
+    const { server, principal, route } = state;
+    const view = { server, principal, variant: await variantOf(restore.initialize) };
+    return { view, reach: { origin: route.origin, grant: grant ?? '' } };
+  }
+
   async #admission(id: string): Promise<Admission> {
     const entry = this.#entry(id);
     const { state } = entry;
     if (state.status !== 'open' && state.status !== 'opening') throw lost();
-    const { route, restore, protocolVersion: revision } = state;
-    if (route.runtime === 'edge') return { route, grant: null, restore, revision };
+    const { route, restore, told, asleep } = state;
+    const known = { route, restore, told, asleep, revision: told?.protocolVersion ?? null };
+    if (route.runtime === 'edge') return { ...known, grant: null };
     const now = Date.now();
     if (!entry.grant || entry.grant.route !== route || entry.grant.renewAt <= now) {
       const token = await this.#sign(id, state, route);
       entry.grant = { token, route, renewAt: now + GRANT_LIFE_S * 1000 - GRANT_MARGIN_MS };
     }
-    return { route, grant: entry.grant.token, restore, revision };
+    return { ...known, grant: entry.grant.token };
   }
 
   async #sign(id: string, holder: { principal: string }, route: Exclude<Route, { runtime: 'edge' }>): Promise<string> {

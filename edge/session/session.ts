@@ -9,6 +9,8 @@
  */
 import type { ErrorCode } from '../../shared/errors.ts';
 import type { Route } from '../directory/route.ts';
+import type { Kind } from '../discovery/question.ts';
+import type { Told } from '../discovery/view.ts';
 
 /** A session that nobody uses for this long is dropped. */
 export const IDLE_MS = 24 * 60 * 60 * 1000;
@@ -37,8 +39,10 @@ export interface LiveSession {
   readonly principal: string;
   readonly route: Route;
   readonly restore: Restore;
-  /** As negotiated; null while opening. */
-  readonly protocolVersion: string | null;
+  /** What its initialize was answered; null while opening. */
+  readonly told: Told | null;
+  /** Nothing of it ever went to an origin: its initialize was answered from a copy, so no process is there to be told anything. */
+  readonly asleep: boolean;
   /** When it was last used, in milliseconds. */
   readonly seenAt: number;
 }
@@ -54,9 +58,19 @@ export type SessionEvent =
       readonly initialize: string;
       readonly at: number;
     }
-  | { readonly type: 'initialized'; readonly protocolVersion: string; readonly at: number }
+  /** `asleep`: from a copy. */
+  | { readonly type: 'initialized'; readonly told: Told; readonly asleep: boolean; readonly at: number }
   | { readonly type: 'initialize-failed' }
-  | { readonly type: 'message'; readonly principal: string; readonly memory: Memory | null; readonly at: number }
+  /** Another process is behind the session now, and answered its initialize with what `told` says. */
+  | { readonly type: 'restored'; readonly told: Told }
+  | {
+      readonly type: 'message';
+      readonly principal: string;
+      readonly memory: Memory | null;
+      /** It needs the server's process. */
+      readonly wakes: boolean;
+      readonly at: number;
+    }
   | { readonly type: 'listen'; readonly principal: string; readonly at: number }
   | { readonly type: 'reroute'; readonly route: Route }
   | { readonly type: 'end'; readonly principal: string }
@@ -68,6 +82,8 @@ export type SessionEffect =
   | { readonly type: 'refuse'; readonly code: ErrorCode; readonly message: string }
   /** The state must be on disk before anything else happens. */
   | { readonly type: 'save' }
+  /** The client is told that these lists may have changed. */
+  | { readonly type: 'tell-client'; readonly changed: readonly Kind[] }
   /** Streams are closed and the record removed. */
   | { readonly type: 'forget' }
   /** The server's process is not needed any more. */
@@ -84,6 +100,8 @@ const LOST: SessionEffect = {
   message: 'This session does not exist or has ended. Initialize a new one.',
 };
 
+const SAVE: SessionEffect = { type: 'save' };
+
 /** When a session is due to be looked at again, in milliseconds. */
 export const dueAt = (state: LiveSession): number => state.seenAt + (state.status === 'open' ? IDLE_MS : OPENING_MS);
 
@@ -93,8 +111,8 @@ export function step(state: SessionState, event: SessionEvent): Step {
     if (event.type !== 'open') return { state, effects: refusals(event) };
     const { server, principal, route, initialize, at } = event;
     const restore = { initialize, logLevel: null, subscriptions: [] };
-    const opened = { status: 'opening', server, principal, route, restore, protocolVersion: null, seenAt: at } as const;
-    return { state: opened, effects: [{ type: 'save' }, { type: 'admit' }] };
+    const opened = { server, principal, route, restore, told: null, asleep: false, seenAt: at };
+    return { state: { status: 'opening', ...opened }, effects: [{ type: 'save' }, { type: 'admit' }] };
   }
   switch (event.type) {
     case 'open':
@@ -102,9 +120,11 @@ export function step(state: SessionState, event: SessionEvent): Step {
     case 'initialized':
       if (state.status !== 'opening') return { state, effects: [] };
       return {
-        state: { ...state, status: 'open', protocolVersion: event.protocolVersion, seenAt: event.at },
+        state: { ...state, status: 'open', told: event.told, asleep: event.asleep, seenAt: event.at },
         effects: [{ type: 'save' }],
       };
+    case 'restored':
+      return restored(state, event.told);
     case 'initialize-failed':
       return state.status === 'opening' ? ended(state) : { state, effects: [] };
     case 'message':
@@ -122,18 +142,36 @@ export function step(state: SessionState, event: SessionEvent): Step {
   }
 }
 
+/**
+ * A fresh process that introduces itself in another way than its client was told. A client cannot change its revision
+ * within a session: the session ends, and the client initializes anew. Whatever else changed, it may only ask again.
+ */
+function restored(state: LiveSession, told: Told): Step {
+  if (state.status !== 'open') return { state, effects: [LOST] };
+  const { told: before } = state;
+  if (before && before.protocolVersion !== told.protocolVersion) {
+    const end = ended(state);
+    return { ...end, effects: [...end.effects, LOST] };
+  }
+  const woken = { ...state, told, asleep: false };
+  if (before?.digest === told.digest) return { state: woken, effects: state.asleep ? [{ type: 'save' }] : [] };
+  const changed = before?.listChanged ?? [];
+  return { state: woken, effects: [{ type: 'save' }, { type: 'tell-client', changed }] };
+}
+
 /** Another principal's session is answered like none at all: its existence is nobody else's business. */
 function use(state: LiveSession, event: Extract<SessionEvent, { type: 'message' | 'listen' }>): Step {
   if (state.status !== 'open' || event.principal !== state.principal) return { state, effects: [LOST] };
-  const seen = { ...state, seenAt: Math.max(state.seenAt, event.at) };
+  const wakes = event.type === 'message' && event.wakes && state.asleep;
+  const seen = { ...state, seenAt: Math.max(state.seenAt, event.at), asleep: state.asleep && !wakes };
   const memory = event.type === 'message' ? event.memory : null;
-  if (memory === null) return { state: seen, effects: [{ type: 'admit' }] };
+  if (memory === null) return { state: seen, effects: [...(wakes ? [SAVE] : []), { type: 'admit' }] };
   const restore = remember(state.restore, memory);
   if (restore.subscriptions.length > MAX_SUBSCRIPTIONS) {
     const message = `A session may subscribe to ${MAX_SUBSCRIPTIONS} resources. Unsubscribe from some first.`;
     return { state, effects: [{ type: 'refuse', code: 'overloaded', message }] };
   }
-  return { state: { ...seen, restore }, effects: [{ type: 'save' }, { type: 'admit' }] };
+  return { state: { ...seen, restore }, effects: [SAVE, { type: 'admit' }] };
 }
 
 function remember(restore: Restore, memory: Memory): Restore {
@@ -143,9 +181,10 @@ function remember(restore: Restore, memory: Memory): Restore {
 }
 
 function ended(state: LiveSession): Step {
+  const { route, principal } = state;
   return {
     state: { status: 'ended' },
-    effects: [{ type: 'forget' }, { type: 'tell-origin', route: state.route, principal: state.principal }],
+    effects: [{ type: 'forget' }, ...(state.asleep ? [] : [{ type: 'tell-origin', route, principal } as const])],
   };
 }
 

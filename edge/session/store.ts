@@ -32,7 +32,10 @@ export class SessionStore {
   load(id: string): SessionState {
     if (!this.#ready) return { status: 'absent' };
     const [row] = this.#sql.exec<{ state: string }>('SELECT state FROM session WHERE id = ?', id).toArray();
-    return row ? (JSON.parse(row.state) as LiveSession) : { status: 'absent' };
+    // Sessions of before these members existed were opened by a process, and nobody knows what it told.
+    if (!row) return { status: 'absent' };
+    const stored = JSON.parse(row.state) as Omit<LiveSession, 'told' | 'asleep'> & Partial<LiveSession>;
+    return { told: null, asleep: false, ...stored };
   }
 
   save(id: string, state: LiveSession): void {

@@ -7,6 +7,7 @@
  */
 import { MoorageError } from '../../shared/errors.ts';
 import {
+  isNotification,
   isRequest,
   isResponse,
   type JsonRpcMessage,
@@ -49,6 +50,11 @@ export interface RequestOptions extends SendOptions {
 /** What a session speaks to: a peer as it is, or a bridge to a server of the other era. */
 export interface SessionPeer {
   readonly closed: Promise<void>;
+  /**
+   * Whether the server said that a list of its own changed after it had been called: what it lists is then no longer
+   * what a fresh process would. What it says while it starts (many register tools late) is no such change.
+   */
+  readonly listsChanged: boolean;
   request(session: string, message: JsonRpcRequest, sink: CallSink, options?: RequestOptions): void;
   notify(session: string, message: JsonRpcMessage): void;
   /** The session has ended. What it used alone ends with it. */
@@ -59,6 +65,10 @@ export interface SessionPeer {
 const MAX_UNREAD_BYTES = 4 * MAX_MESSAGE_BYTES;
 /** How long a server may still answer a call that its client cancelled, in milliseconds. Most never do. */
 const CANCELLED_GRACE_MS = 5_000;
+const LIST_CHANGED = /^notifications\/(tools|prompts|resources)\/list_changed$/;
+/** Requests after which a server lists what it listed before. */
+const UNCHANGING =
+  /^(initialize|ping|logging\/setLevel|(tools|prompts|resources|resources\/templates)\/list|resources\/(un)?subscribe)$/;
 
 export class Peer implements SessionPeer {
   readonly #options: PeerOptions;
@@ -66,6 +76,8 @@ export class Peer implements SessionPeer {
   readonly #channel: Channel;
   readonly #sinks = new Map<CallNumber, CallSink>();
   #closed: MoorageError | undefined;
+  #called = false;
+  #listsChanged = false;
   /** Resolves when the channel has closed. */
   readonly closed: Promise<void>;
 
@@ -73,7 +85,10 @@ export class Peer implements SessionPeer {
     this.#options = options;
     this.#correlator = options.correlator;
     this.#channel = options.open({
-      message: (message, via) => this.#route(this.#correlator.fromServer(message, via)),
+      message: (message, via) => {
+        if (this.#called && isNotification(message) && LIST_CHANGED.test(message.method)) this.#listsChanged = true;
+        this.#route(this.#correlator.fromServer(message, via));
+      },
       lost: (id, error) => this.#lost(id, error),
     });
     this.closed = this.#channel.closed.then((end) => this.#close(end));
@@ -89,6 +104,10 @@ export class Peer implements SessionPeer {
 
   get mode(): 'own' | 'shared' {
     return this.#options.mode;
+  }
+
+  get listsChanged(): boolean {
+    return this.#listsChanged;
   }
 
   attach(session: string): void {
@@ -109,6 +128,7 @@ export class Peer implements SessionPeer {
       return;
     }
     if (options.signal?.aborted) return;
+    if (!UNCHANGING.test(message.method)) this.#called = true;
     const { call, message: renumbered } = this.#correlator.request(session, message);
     this.#sinks.set(call.number, sink);
     options.signal?.addEventListener('abort', () => this.#cancel(call), { once: true });
@@ -117,10 +137,7 @@ export class Peer implements SessionPeer {
 
   /** A request of the agent itself, such as a replayed `initialize`. @throws MoorageError when the process is gone. */
   ask(session: string, message: JsonRpcRequest, options: RequestOptions = {}): Promise<JsonRpcResponse> {
-    return new Promise((resolve, reject) => {
-      const sink = { open: false, message: () => undefined, answer: resolve, fail: reject };
-      this.request(session, message, sink, options);
-    });
+    return asked(this, session, message, options);
   }
 
   /** A client's notification, or its answer to a question of the server. Dropped when it concerns nothing here. */
@@ -248,6 +265,18 @@ export class Peer implements SessionPeer {
       );
     }
   }
+}
+
+/** A request of the agent itself, by whatever a session speaks to. @throws MoorageError. */
+export function asked(
+  peer: SessionPeer,
+  session: string,
+  message: JsonRpcRequest,
+  options: RequestOptions = {},
+): Promise<JsonRpcResponse> {
+  return new Promise((resolve, reject) => {
+    peer.request(session, message, { open: false, message: () => undefined, answer: resolve, fail: reject }, options);
+  });
 }
 
 function lostAfterAnswer(server: string): MoorageError {

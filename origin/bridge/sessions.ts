@@ -17,7 +17,7 @@ import type { ServerDefinition } from '../server.ts';
 import { Correlator } from './correlate.ts';
 import type { Eras } from './eras.ts';
 import type { ModernPeers } from './modern-peers.ts';
-import { Peer, type SessionPeer } from './peer.ts';
+import { asked, Peer, type SessionPeer } from './peer.ts';
 import { StatelessSession } from './stateless/session.ts';
 import type { Upstreams } from './upstreams.ts';
 
@@ -78,17 +78,23 @@ export class Sessions {
   /**
    * Opens a session: starts its process (or joins the shared one) and passes `initialize` to it.
    * A session that is open, or being opened, is left as it is. With `replay` the client said `initialized` long ago: it
-   * is said again in its name.
+   * is said again in its name, and the process is asked those requests before anybody else's message passes.
    * @throws MoorageError `machine_failed`, `server_failed`, `overloaded`.
    */
-  open(session: string, definition: ServerDefinition, initialize: JsonRpcRequest, replay = false): Promise<Attachment> {
+  open(
+    session: string,
+    definition: ServerDefinition,
+    initialize: JsonRpcRequest,
+    replay?: readonly JsonRpcRequest[],
+  ): Promise<Attachment> {
     const known = this.#entries.get(session);
     if (known) {
       return known.server === definition.name
         ? known.attachment
         : Promise.reject(new MoorageError('session_unknown', 'This session belongs to another server.'));
     }
-    const attachment = this.#attach(session, definition, initialize, replay);
+    const attached = this.#attach(session, definition, initialize, replay !== undefined);
+    const attachment = replay ? this.#restore(session, definition, attached, replay) : attached;
     const entry: Entry = { server: definition.name, attachment };
     this.#entries.set(session, entry);
     attachment.then(
@@ -147,6 +153,24 @@ export class Sessions {
     const initialized = await peer.open();
     if (replay) peer.notify(session, { jsonrpc: '2.0', method: 'notifications/initialized' });
     return { peer, initialized };
+  }
+
+  /** Brings a process to where a session stands. What it answers was told to the client before. */
+  async #restore(
+    session: string,
+    definition: ServerDefinition,
+    attached: Promise<Attachment>,
+    requests: readonly JsonRpcRequest[],
+  ): Promise<Attachment> {
+    const attachment = await attached;
+    if ('error' in attachment.initialized) {
+      throw new MoorageError(
+        'server_failed',
+        `The server "${definition.name}" refuses to be initialized again: ${attachment.initialized.error.message}`,
+      );
+    }
+    for (const request of requests) await asked(attachment.peer, session, request);
+    return attachment;
   }
 
   async #own(

@@ -6,7 +6,7 @@
  */
 import type { ServerResponse } from 'node:http';
 import { eventText, formatEventId, primingText } from '../../shared/event-stream.ts';
-import { KEEP_ALIVE_LINE, KEEP_ALIVE_MS } from '../../shared/origin-api.ts';
+import { FAILURE_EVENT, KEEP_ALIVE_LINE, KEEP_ALIVE_MS } from '../../shared/origin-api.ts';
 import type { StoredEvent } from './database.ts';
 import type { Stream, StreamReader } from './stream.ts';
 
@@ -83,10 +83,10 @@ export class Connection implements StreamReader {
     this.#finish();
   }
 
-  #write({ n, data }: StoredEvent): void {
+  #write({ n, data, failed }: StoredEvent): void {
     this.#at = n;
     this.#named = true;
-    this.#ready = this.#response.write(eventText(this.#id(n), data));
+    this.#ready = this.#response.write(eventText(this.#id(n), data, failed ? FAILURE_EVENT : 'message'));
   }
 
   /** Nothing follows once the stream has ended and all that is kept of it was written. */

@@ -4,7 +4,8 @@
  * - `stream(id TEXT PRIMARY KEY, session TEXT, request TEXT, method TEXT, ended_at INTEGER, last INTEGER, bytes INTEGER)`:
  *   `request` is the id of the client's request as JSON; `ended_at` is null while the call runs, milliseconds after it;
  *   `last` and `bytes` are written when it ends.
- * - `event(stream TEXT, n INTEGER, data TEXT, PRIMARY KEY (stream, n))`: `data` is the message as JSON.
+ * - `event(stream TEXT, n INTEGER, data TEXT, failed INTEGER, PRIMARY KEY (stream, n))`: `data` is the message as JSON;
+ *   `failed` is 1 where it is a failure of the agent's own.
  *
  * Durability: WAL with `synchronous = NORMAL`. The death of the agent loses nothing; a power cut may lose the last moment,
  * as it does for the call itself. A file that is no database any more, or has tables of another form (`user_version` is a
@@ -25,7 +26,8 @@ const SCHEMA = `
     ended_at INTEGER, last INTEGER NOT NULL DEFAULT 0, bytes INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID;
   CREATE INDEX IF NOT EXISTS stream_session ON stream (session);
   CREATE TABLE IF NOT EXISTS event (
-    stream TEXT NOT NULL, n INTEGER NOT NULL, data TEXT NOT NULL, PRIMARY KEY (stream, n)) WITHOUT ROWID;
+    stream TEXT NOT NULL, n INTEGER NOT NULL, data TEXT NOT NULL, failed INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (stream, n)) WITHOUT ROWID;
 `;
 const FORM = createHash('sha256').update(SCHEMA).digest().readInt32BE();
 /** A full disk is told to the owner this often, in milliseconds. */
@@ -34,6 +36,8 @@ const WARN_EVERY_MS = 60_000;
 export interface StoredEvent {
   readonly n: number;
   readonly data: string;
+  /** 1 for a failure of the agent's own, 0 for what a server said. */
+  readonly failed: number;
 }
 
 /** A stream whose call was running when the agent ended. */
@@ -71,11 +75,12 @@ export class Database {
   }
 
   /** The response and the end of its stream, both or neither. */
-  end(stream: string, n: number, data: string, bytes: number): boolean {
+  end(stream: string, { n, data, failed }: StoredEvent, bytes: number): boolean {
     return this.#write(() => {
       this.#db.exec('BEGIN');
       try {
-        this.#sql('INSERT INTO event (stream, n, data) VALUES (?, ?, ?)').run(stream, n, data);
+        const event = 'INSERT INTO event (stream, n, data, failed) VALUES (?, ?, ?, ?)';
+        this.#sql(event).run(stream, n, data, failed);
         const sql = 'UPDATE stream SET ended_at = ?, last = ?, bytes = ? WHERE id = ?';
         this.#sql(sql).run(this.#now(), n, bytes, stream);
         this.#db.exec('COMMIT');
@@ -88,7 +93,7 @@ export class Database {
 
   /** The first event after the nth. */
   after(stream: string, n: number): StoredEvent | undefined {
-    const sql = 'SELECT n, data FROM event WHERE stream = ? AND n > ? ORDER BY n LIMIT 1';
+    const sql = 'SELECT n, data, failed FROM event WHERE stream = ? AND n > ? ORDER BY n LIMIT 1';
     return this.#read(() => this.#sql(sql).get(stream, n)) as StoredEvent | undefined;
   }
 

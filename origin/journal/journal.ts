@@ -91,7 +91,7 @@ export class Journal {
       { cause: 'agent_gone', retryable: method !== 'tools/call' },
     );
     const data = JSON.stringify(failure(request, error));
-    this.#database.end(id, last + BEYOND, data, bytes + data.length);
+    this.#database.end(id, { n: last + BEYOND, data, failed: 1 }, bytes + data.length);
   }
 
   #remove(ids: readonly string[]): void {

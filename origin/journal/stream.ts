@@ -50,7 +50,7 @@ export class Stream {
 
   append(message: JsonRpcMessage): void {
     if (this.#ended) return;
-    const event = { n: ++this.#last, data: JSON.stringify(message) };
+    const event = { n: ++this.#last, data: JSON.stringify(message), failed: 0 };
     const bytes = Buffer.byteLength(event.data);
     const held = { messages: this.#row.length, bytes: this.#bytes };
     const { drop, keep } = makeRoom(this.#row, { bytes }, held, STREAM_ROOM);
@@ -62,13 +62,13 @@ export class Stream {
     this.#reader?.grew(event);
   }
 
-  /** The response: the last event. */
-  end(response: JsonRpcResponse): void {
+  /** The response: the last event. `failed`: it is our own and not the server's. */
+  end(response: JsonRpcResponse, failed = false): void {
     if (this.#ended) return;
-    const event = { n: ++this.#last, data: JSON.stringify(response) };
+    const event = { n: ++this.#last, data: JSON.stringify(response), failed: failed ? 1 : 0 };
     this.#ended = true;
     const bytes = this.#bytes + Buffer.byteLength(event.data);
-    this.#database.end(this.id, event.n, event.data, bytes);
+    this.#database.end(this.id, event, bytes);
     this.#row = [];
     this.#reader?.grew(event);
     this.#onEnd(bytes);

@@ -160,14 +160,18 @@ describe('an origin that lost the session', () => {
     edge.origin.arrived.length = 0;
     edge.origin.handler = once((_, response) => refuse(response, 409, 'session_unknown'));
     expect(await wire.call('tools/call')).toMatchObject({ id: 1, result: { echo: 'tools/call' } });
-    expect(methods()).toEqual(['tools/call', 'initialize*', 'logging/setLevel', 'resources/subscribe', 'tools/call']);
+    expect(methods()).toEqual(['tools/call', 'initialize*', 'tools/call']);
+    expect(edge.origin.arrived[1]?.also).toMatchObject([
+      { method: 'logging/setLevel', params: { level: 'debug' } },
+      { method: 'resources/subscribe', params: { uri: 'note:1' } },
+    ]);
     expect(edge.origin.arrived[1]?.message).toMatchObject({ params: { clientInfo: { name: 'wire', version: '1' } } });
   });
 
   test('that loses it for ever is not asked for ever', async () => {
     const wire = await opened();
-    edge.origin.handler = ({ replay }, response) =>
-      replay ? void response.writeHead(204).end() : refuse(response, 409, 'session_unknown');
+    edge.origin.handler = (arrived, response) =>
+      arrived.replay ? plain(arrived, response) : refuse(response, 409, 'session_unknown');
     expect(await wire.call('tools/call')).toMatchObject({ error: { data: { code: 'server_failed' } } });
   });
 

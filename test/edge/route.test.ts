@@ -1,11 +1,16 @@
 import { expect, test } from 'vitest';
 import { decideAnnouncement, type OriginRoute } from '../../edge/directory/route.ts';
+import { DEFAULT_DISCOVERY } from '../../shared/link.ts';
 
-const held: OriginRoute[] = [
-  { server: 'wiki', runtime: 'vm', origin: 'other', machine: 'wiki', deployment: 'd1' },
-  { server: 'notes', runtime: 'vm', origin: 'local', machine: 'notes', deployment: 'd1' },
-  { server: 'old', runtime: 'vm', origin: 'gone', machine: 'old', deployment: 'd1' },
-];
+const route = (name: string, origin: string): OriginRoute => ({
+  server: name,
+  runtime: 'vm',
+  origin,
+  machine: name,
+  deployment: 'd1',
+  discovery: DEFAULT_DISCOVERY,
+});
+const held = [route('wiki', 'other'), route('notes', 'local'), route('old', 'gone')];
 const known = { edgeServers: new Set(['time']), origins: new Set(['local', 'other']) };
 const server = (name: string) => ({ name, runtime: 'vm' as const, machine: name, deployment: 'd2' });
 

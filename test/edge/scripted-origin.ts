@@ -9,14 +9,17 @@ import { WebSocket } from 'ws';
 import type { ErrorCode } from '../../shared/errors.ts';
 import { type Grant, importKey, signLinkToken, verifyGrant } from '../../shared/grant.ts';
 import type { JsonRpcMessage, JsonRpcRequest } from '../../shared/jsonrpc.ts';
-import { type DownFrame, LINK_PATH, ORIGIN_HEADER } from '../../shared/link.ts';
+import { type AnnouncedServer, type DownFrame, LINK_PATH, ORIGIN_HEADER } from '../../shared/link.ts';
 import { REPLAY_HEADER, SESSION_PATH, STREAMS_PATH } from '../../shared/origin-api.ts';
 
 /** One message that arrived. */
 export interface Arrived {
   readonly grant: Grant;
   readonly replay: boolean;
+  /** Of a replay: its initialize. */
   readonly message: JsonRpcMessage;
+  /** Of a replay: what follows its initialize. */
+  readonly also: readonly JsonRpcMessage[];
   readonly headers: IncomingMessage['headers'];
 }
 
@@ -55,10 +58,8 @@ export const result = (message: JsonRpcMessage, value: Record<string, unknown> =
 });
 
 /** What a plain server does: opens sessions, answers every request with its own method, takes the rest. */
-export const plain: Handler = ({ message, replay }, response) => {
-  if (replay) {
-    response.writeHead(204).end();
-  } else if ('method' in message && message.method === 'initialize') {
+export const plain: Handler = ({ message }, response) => {
+  if ('method' in message && message.method === 'initialize') {
     const serverInfo = { name: 'scripted', version: '1' };
     json(response, result(message, { protocolVersion: PROTOCOL, capabilities: {}, serverInfo }));
   } else if ('method' in message && 'id' in message) {
@@ -126,9 +127,10 @@ export class ScriptedOrigin {
       // The edge broke off before the message was whole: nothing has arrived.
       return;
     }
-    const message = JSON.parse(Buffer.concat(parts).toString()) as JsonRpcMessage;
+    const body = JSON.parse(Buffer.concat(parts).toString()) as JsonRpcMessage | JsonRpcMessage[];
+    const [message, ...also] = [body].flat() as [JsonRpcMessage, ...JsonRpcMessage[]];
     const { headers } = request;
-    const arrived = { grant, replay: headers[REPLAY_HEADER] === '1', message, headers };
+    const arrived = { grant, replay: headers[REPLAY_HEADER] === '1', message, also, headers };
     this.arrived.push(arrived);
     await this.handler(arrived, response);
   }
@@ -176,14 +178,21 @@ export class ScriptedLink {
     return frame ? Promise.resolve(frame) : new Promise((resolve) => this.#waiting.push(resolve));
   }
 
-  /** Announces servers, each in a machine of its own, and gives back the edge's welcome. */
-  async hello(servers: readonly string[], epoch = 'epoch-0001'): Promise<DownFrame> {
+  /**
+   * Announces servers, each in a machine of its own, and gives back the edge's welcome. Unless the test says otherwise,
+   * nothing is answered from copies: what the client sends arrives.
+   */
+  async hello(
+    servers: readonly string[],
+    epoch = 'epoch-0001',
+    { deployment = 'd1', discovery = { copies: 'none', maxAgeS: 60 } }: Partial<AnnouncedServer> = {},
+  ): Promise<DownFrame> {
     this.send({
       type: 'hello',
       version: 1,
       epoch,
       agent: 'scripted',
-      servers: servers.map((name) => ({ name, runtime: 'process', machine: name, deployment: 'd1' })),
+      servers: servers.map((name) => ({ name, runtime: 'process', machine: name, deployment, discovery })),
     });
     return await this.next();
   }

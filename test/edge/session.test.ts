@@ -1,6 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import type { Route } from '../../edge/directory/route.ts';
+import type { Told } from '../../edge/discovery/view.ts';
 import {
   IDLE_MS,
   MAX_SUBSCRIPTIONS,
@@ -9,8 +10,22 @@ import {
   type SessionState,
   step,
 } from '../../edge/session/session.ts';
+import { DEFAULT_DISCOVERY } from '../../shared/link.ts';
 
-const route: Route = { runtime: 'vm', server: 'notes', origin: 'local', machine: 'notes', deployment: 'd1' };
+const route: Route = {
+  runtime: 'vm',
+  server: 'notes',
+  origin: 'local',
+  machine: 'notes',
+  deployment: 'd1',
+  discovery: DEFAULT_DISCOVERY,
+};
+const told = (digest = 'a', protocolVersion = '2025-11-25'): Told => ({
+  digest,
+  protocolVersion,
+  logging: true,
+  listChanged: ['tools'],
+});
 const absent: SessionState = { status: 'absent' };
 const open = (at = 0): SessionEvent => ({
   type: 'open',
@@ -20,8 +35,14 @@ const open = (at = 0): SessionEvent => ({
   initialize: '{}',
   at,
 });
-const initialized = (at = 0): SessionEvent => ({ type: 'initialized', protocolVersion: '2025-11-25', at });
-const message = (principal = 'ada', at = 0): SessionEvent => ({ type: 'message', principal, memory: null, at });
+const initialized = (at = 0, asleep = false): SessionEvent => ({ type: 'initialized', told: told(), asleep, at });
+const message = (principal = 'ada', at = 0, wakes = true): SessionEvent => ({
+  type: 'message',
+  principal,
+  memory: null,
+  wakes,
+  at,
+});
 
 /** The state after some events. */
 const stateAfter = (...events: SessionEvent[]): SessionState =>
@@ -75,6 +96,7 @@ describe('the life of a session', () => {
       type: 'message',
       principal: 'ada',
       memory,
+      wakes: true,
       at: 0,
     });
     const state = stateAfter(
@@ -94,6 +116,7 @@ describe('the life of a session', () => {
       type: 'message',
       principal: 'ada',
       memory: { type: 'subscribe', uri: `r:${n}` },
+      wakes: true,
       at: 0,
     });
     const full = stateAfter(
@@ -105,6 +128,34 @@ describe('the life of a session', () => {
       state: full,
       effects: [{ type: 'refuse', code: 'overloaded' }],
     });
+  });
+});
+
+describe('a session that was opened from a copy', () => {
+  const sleeping = stateAfter(open(), initialized(0, true));
+
+  test('sleeps through what needs no process, and wakes for what does', () => {
+    expect(stateAfter(open(), initialized(0, true), message('ada', 1, false))).toMatchObject({ asleep: true });
+    const woken = step(sleeping, message('ada', 1, true));
+    expect(woken.state).toMatchObject({ asleep: false });
+    expect(woken.effects.map(({ type }) => type)).toEqual(['save', 'admit']);
+  });
+
+  test('ends without a word to the origin, which never heard of it', () => {
+    expect(effects(sleeping, { type: 'end', principal: 'ada' })).toEqual(['forget']);
+  });
+
+  test.each([
+    ['as before', told('a'), ['save']],
+    ['in another way: the client may ask for its lists again', told('b'), ['save', 'tell-client']],
+    ['in another revision: a client cannot follow', told('a', '2025-06-18'), ['forget', 'refuse']],
+  ])('when the process introduces itself %s', (_, answer, expected) => {
+    expect(effects(sleeping, { type: 'restored', told: answer })).toEqual(expected);
+  });
+
+  test('only lists whose changes were promised are told', () => {
+    const { effects: said } = step(sleeping, { type: 'restored', told: told('b') });
+    expect(said).toContainEqual({ type: 'tell-client', changed: ['tools'] });
   });
 });
 
@@ -126,9 +177,18 @@ describe('for any order of events', () => {
       initialize: fc.constant('{}'),
       at,
     }),
-    fc.record({ type: fc.constant('initialized' as const), protocolVersion: fc.constant('2025-11-25'), at }),
+    fc.record({
+      type: fc.constant('initialized' as const),
+      told: fc.constant(told()),
+      asleep: fc.boolean(),
+      at,
+    }),
+    fc.record({
+      type: fc.constant('restored' as const),
+      told: fc.constantFrom(told(), told('b'), told('c', '2025-06-18')),
+    }),
     fc.constant({ type: 'initialize-failed' as const }),
-    fc.record({ type: fc.constant('message' as const), principal, memory, at }),
+    fc.record({ type: fc.constant('message' as const), principal, memory, wakes: fc.boolean(), at }),
     fc.record({ type: fc.constant('listen' as const), principal, at }),
     fc.record({ type: fc.constant('reroute' as const), route: fc.constant({ ...route, deployment: 'd2' }) }),
     fc.record({ type: fc.constant('end' as const), principal }),
@@ -185,17 +245,19 @@ describe('for any order of events', () => {
     );
   });
 
-  test('a session that ends is forgotten and its origin told, exactly once', () => {
+  test('a session that ends is forgotten and its origin told, exactly once, and not at all while it sleeps', () => {
     fc.assert(
       fc.property(history, (events) => {
         let state: SessionState = absent;
-        let told = 0;
+        let said = 0;
+        let asleep = false;
         for (const next of events) {
           const result = step(state, next);
+          asleep = 'asleep' in state ? state.asleep : asleep;
           state = result.state;
-          told += result.effects.filter((effect) => effect.type === 'tell-origin').length;
+          said += result.effects.filter((effect) => effect.type === 'tell-origin').length;
         }
-        expect(told).toBe(state.status === 'ended' ? 1 : 0);
+        expect(said).toBe(state.status === 'ended' && !asleep ? 1 : 0);
       }),
     );
   });

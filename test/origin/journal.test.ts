@@ -35,7 +35,10 @@ class Reader {
     this.after = after;
     this.wire = new PassThrough({ highWaterMark: options.highWaterMark ?? 16_384 });
     Object.assign(this.wire, { writeHead: () => this.wire });
-    new Connection(this.wire as unknown as ServerResponse, stream, { after, primed: options.primed ?? true });
+    new Connection(this.wire as unknown as ServerResponse, stream, {
+      after,
+      primed: options.primed ?? true,
+    });
   }
 
   /** Takes everything that is there. */

@@ -137,7 +137,7 @@ describe('which process a session gets', () => {
 
   test('opening is idempotent, also at the same time: one process, the same answer', async () => {
     const opened = await Promise.all(
-      Array.from({ length: 20 }, () => sessions.open('s', definition(), initialize(ASKABLE), true)),
+      Array.from({ length: 20 }, () => sessions.open('s', definition(), initialize(ASKABLE), [])),
     );
     expect(new Set(opened.map(({ peer }) => peer)).size).toBe(1);
     await until(() => stderr.some((line) => line.startsWith('notified')));

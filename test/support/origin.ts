@@ -111,7 +111,7 @@ export async function startOrigin(mcpServers: Record<string, object>): Promise<O
     const response = await fetch(base + MESSAGES_PATH, {
       method: 'POST',
       headers: await headersFor(options),
-      body: JSON.stringify(message),
+      body: JSON.stringify(options.replay ? [message] : message),
       signal: options.signal ?? null,
     });
     const messages: JsonRpcMessage[] = [];

@@ -215,7 +215,7 @@ export class VirtualSessions {
         clientInfo: envelope.clientInfo ?? { name: 'unknown', version: '0' },
       },
     };
-    const { peer, initialized } = await this.#sessions.open(key, definition, initialize, true);
+    const { peer, initialized } = await this.#sessions.open(key, definition, initialize, []);
     if ('error' in initialized) {
       const { message } = modernError(initialized.error);
       throw new MoorageError('server_failed', `The server "${definition.name}" refuses to begin: ${message}`);

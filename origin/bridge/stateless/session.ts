@@ -38,6 +38,8 @@ const MAX_CALLS = 1_000;
 const DEFAULT_LEVEL: LogLevel = 'info';
 
 export class StatelessSession implements SessionPeer {
+  /** A server without sessions lists the same to all. */
+  readonly listsChanged = false;
   readonly #options: StatelessSessionOptions;
   readonly #nonce = randomBytes(6).toString('base64url');
   readonly #calls = new Set<StatelessCall>();

@@ -1,0 +1,74 @@
+/**
+ * Owns what the edge answers in a server's place, so that nothing wakes for it: initialize and the lists from stored
+ * copies, ping, and what need not be told to a process that is not there.
+ *
+ * | Message | Answered here |
+ * |---|---|
+ * | `initialize` | from the copy; the session then sleeps until a message needs the process |
+ * | a list | from the copy while the session sleeps; after that its own process is asked if it runs, and the copy stands in when it does not |
+ * | `ping` | always |
+ * | `logging/setLevel` | while the session sleeps, if the server has logging: remembered, and said to the process when there is one |
+ * | notifications, responses | taken while the session sleeps |
+ *
+ * `resources/subscribe` wakes: a subscription exists in order to be told, and only a process that runs can tell.
+ */
+import { isRequest, type JsonRpcMessage, type JsonRpcRequest, type RequestId } from '../../shared/jsonrpc.ts';
+import { directoryOf } from '../directory/object.ts';
+import type { Env } from '../env.ts';
+import type { Admission } from '../session/object.ts';
+import { kindOf, type Question } from './question.ts';
+import type { View } from './view.ts';
+
+/** RFC 5424 levels (2025-11-25, server/utilities/logging). */
+const LEVELS = ['debug', 'info', 'notice', 'warning', 'error', 'critical', 'alert', 'emergency'];
+
+/** A stored answer, or none, and what to do with the live one. */
+export interface Known {
+  /** JSON text of the result, or null. */
+  readonly result: string | null;
+  /** Stores what the server answers, on nobody's time. */
+  keep(answer: JsonRpcMessage): void;
+}
+
+/** Looks for the copy. It must be done before the server is asked: what changes meanwhile is then not stored. */
+export async function lookUp(
+  env: Env,
+  view: View,
+  question: Question,
+  waitUntil: (promise: Promise<unknown>) => void,
+): Promise<Known> {
+  const { result, asked } = await directoryOf(env).recall(view, question);
+  return {
+    result,
+    keep: (answer) => {
+      if (!('result' in answer)) return;
+      const text = JSON.stringify(answer.result);
+      waitUntil(directoryOf(env).remember(view, question, text, asked));
+    },
+  };
+}
+
+/** Whether a message needs the server's process, whatever is stored. */
+export function needsProcess(message: JsonRpcMessage): boolean {
+  if (!isRequest(message)) return false;
+  return message.method !== 'ping' && message.method !== 'logging/setLevel' && kindOf(message.method) === null;
+}
+
+/** The answer to a message that no process is needed for, or null. */
+export function answerInPlace(message: JsonRpcMessage, { told, asleep }: Admission): Response | null {
+  if (!isRequest(message)) return asleep ? new Response(null, { status: 202 }) : null;
+  if (message.method === 'ping') return answered(message.id, '{}');
+  const remembered = message.method === 'logging/setLevel' && asleep && (told?.logging ?? false) && hasLevel(message);
+  return remembered ? answered(message.id, '{}') : null;
+}
+
+/** The response to request `id` with a stored result, as JSON text. */
+export function responseText(id: RequestId, result: string): string {
+  return `{"jsonrpc":"2.0","id":${JSON.stringify(id)},"result":${result}}`;
+}
+
+export function answered(id: RequestId, result: string): Response {
+  return new Response(responseText(id, result), { headers: { 'content-type': 'application/json' } });
+}
+
+const hasLevel = ({ params }: JsonRpcRequest): boolean => LEVELS.includes(String(params?.level));

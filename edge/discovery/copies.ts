@@ -1,0 +1,269 @@
+/**
+ * Owns the stored answers to discovery, within the Directory's database.
+ *
+ * - `copy(server, deployment, principal, variant, method, page, stored, expires, bytes, next, result)`: one answer's
+ *   `result` as JSON text. `principal` is '' where all callers share it; `page` is '' for the first page and `=<cursor>`
+ *   for others; `next` is the cursor that it names; `stored` and `expires` are in milliseconds.
+ * - `changed(server, kind, at)`: when a list of a server was last said to have changed, or with kind '*' when everything
+ *   did (another deployment). Answers asked for at or before `at` are not stored.
+ *
+ * Invariants: a list is answered only when all its pages are there, so nobody gets a cursor of a process that is gone
+ * and then nothing; a copy that a server called into question is used for `DOUBT_MS` at most, unless it is confirmed;
+ * rows and bytes are bounded, per server and in total, and the oldest go first.
+ */
+import type { DiscoverySetting } from '../../shared/link.ts';
+import { type Kind, kindOf, LISTS_OF, nextCursorOf, type Question } from './question.ts';
+import type { View } from './view.ts';
+
+/** Larger answers are not stored: a value of a Durable Object's database has 2 MB at most. */
+export const MAX_COPY_BYTES = 1_500_000;
+export const MAX_SERVER_ROWS = 500;
+export const MAX_SERVER_BYTES = 8 * 1024 * 1024;
+const MAX_ROWS = 20_000;
+const MAX_BYTES = 128 * 1024 * 1024;
+const MAX_PAGES = 200;
+/** How long a copy is used after its server said that it changed: what it lists now is being fetched meanwhile. */
+export const DOUBT_MS = 30_000;
+
+/** A page as a server listed it just now. */
+export interface ListedPage extends Question {
+  readonly result: string;
+}
+
+type Row = {
+  readonly principal: string;
+  readonly stored: number;
+  readonly expires: number;
+  readonly next: string | null;
+  readonly result: string;
+};
+
+export class Copies {
+  readonly #sql: SqlStorage;
+
+  constructor(sql: SqlStorage) {
+    this.#sql = sql;
+    sql.exec(
+      `CREATE TABLE IF NOT EXISTS copy (
+         server TEXT NOT NULL, deployment TEXT NOT NULL, principal TEXT NOT NULL, variant TEXT NOT NULL,
+         method TEXT NOT NULL, page TEXT NOT NULL, stored INTEGER NOT NULL, expires INTEGER NOT NULL,
+         bytes INTEGER NOT NULL, next TEXT, result TEXT NOT NULL,
+         PRIMARY KEY (server, deployment, variant, method, page, principal))`,
+    );
+    sql.exec('CREATE INDEX IF NOT EXISTS copy_size ON copy (server, stored, bytes)');
+    sql.exec('CREATE INDEX IF NOT EXISTS copy_stored ON copy (stored, bytes)');
+    sql.exec(
+      'CREATE TABLE IF NOT EXISTS changed (server TEXT NOT NULL, kind TEXT NOT NULL, at INTEGER NOT NULL, PRIMARY KEY (server, kind))',
+    );
+  }
+
+  /** The stored result, as JSON text, or null. */
+  recall(view: View, deployment: string, question: Question, setting: DiscoverySetting, now: number): string | null {
+    if (setting.copies === 'none') return null;
+    const kind = kindOf(question.method);
+    const at = kind === null ? undefined : this.#changedAt(view.server, kind);
+    const principals = setting.copies === 'principal' ? [view.principal] : [view.principal, ''];
+    const usable = (page: string): Row | undefined => {
+      const row = principals.map((principal) => this.#row({ ...view, principal }, deployment, question.method, page));
+      return row.find((found) => found && found.expires > now && !isDoubtful(found.stored, at, now));
+    };
+    const first = usable(pageOf(question.cursor));
+    let next = first?.next ?? null;
+    for (let pages = 0; next !== null; pages++) {
+      const row = pages < MAX_PAGES ? usable(pageOf(next)) : undefined;
+      if (!row) return null;
+      next = row.next;
+    }
+    return first?.result ?? null;
+  }
+
+  /**
+   * Stores an answer that was asked for at `asked`. A result's own caching hints (2026-07-28, "Caching") are kept: one
+   * that is `private` is its principal's alone, and `ttlMs` ends it earlier.
+   */
+  remember(
+    view: View,
+    deployment: string,
+    question: Question,
+    text: string,
+    setting: DiscoverySetting,
+    asked: number,
+    now: number,
+  ): void {
+    const { server } = view;
+    const { method, cursor } = question;
+    const kind = kindOf(method);
+    const fence = Math.max(this.#changedAt(server, '*') ?? 0, kind === null ? 0 : (this.#changedAt(server, kind) ?? 0));
+    if (fence >= asked) return;
+    const bytes = new TextEncoder().encode(text).byteLength;
+    const result = JSON.parse(text) as Record<string, unknown>;
+    const ttl = typeof result.ttlMs === 'number' ? result.ttlMs : Number.POSITIVE_INFINITY;
+    const own = setting.copies === 'principal' || result.cacheScope === 'private';
+    const holder = { ...view, principal: own ? view.principal : '' };
+    const page = pageOf(cursor);
+    const before = this.#row(holder, deployment, method, page);
+    // What was asked for later says more.
+    if (before && before.stored > asked) return;
+    if (before && before.result !== text) {
+      // A server that introduces itself in another way is another one: nothing that is known of it holds.
+      if (kind === null) this.drop(server);
+      else if (cursor === null) this.#deleteList(holder, deployment, method);
+    }
+    if (bytes > MAX_COPY_BYTES || ttl <= 0) return;
+    const expires = now + Math.min(setting.maxAgeS * 1000, ttl);
+    this.#insert(holder, deployment, question, { stored: now, expires, bytes, next: nextCursorOf(result), text });
+    this.#makeRoom(server);
+  }
+
+  /** A server said that its lists of `kind` changed. Returns the time that `reconcile` names. */
+  doubt(server: string, kind: Kind | '*', now: number): number {
+    this.#sql.exec('INSERT OR REPLACE INTO changed (server, kind, at) VALUES (?, ?, ?)', server, kind, now);
+    return now;
+  }
+
+  /**
+   * Settles a doubt with what the process that raised it lists now; null when it could not be asked. `own`: the process
+   * changed its lists after it was called. A newer doubt is settled by its own.
+   */
+  reconcile(
+    view: View,
+    deployment: string,
+    kind: Kind,
+    listed: { readonly pages: readonly ListedPage[]; readonly own: boolean } | null,
+    setting: DiscoverySetting,
+    at: number,
+    now: number,
+  ): void {
+    const { server } = view;
+    if (this.#changedAt(server, kind) !== at) return;
+    const principal = setting.copies === 'principal' ? view.principal : '';
+    const stored = ({ method, cursor }: ListedPage) =>
+      this.#row({ ...view, principal }, deployment, method, pageOf(cursor))?.result ?? null;
+    const verdict = verdictOf(listed && { own: listed.own, pages: listed.pages }, stored);
+    if (verdict !== 'drop') this.#sql.exec('DELETE FROM changed WHERE server = ? AND kind = ?', server, kind);
+    if (verdict === 'keep') return;
+    for (const method of LISTS_OF[kind]) {
+      this.#sql.exec('DELETE FROM copy WHERE server = ? AND method = ?', server, method);
+    }
+    if (verdict === 'drop' || !listed) return;
+    for (const page of listed.pages) this.remember(view, deployment, page, page.result, setting, now, now);
+  }
+
+  /** Forgets all of a server. */
+  drop(server: string): void {
+    this.#sql.exec('DELETE FROM copy WHERE server = ?', server);
+  }
+
+  /** What the server lists of a tool (2025-11-25, "Tool"), however old the copy is, or null. */
+  tool(view: View, deployment: string, name: string): Record<string, unknown> | null {
+    let cursor: string | null = null;
+    for (let pages = 0; pages < MAX_PAGES; pages++) {
+      const row: Row | undefined =
+        this.#row(view, deployment, 'tools/list', pageOf(cursor)) ??
+        this.#row({ ...view, principal: '' }, deployment, 'tools/list', pageOf(cursor));
+      if (!row) return null;
+      const { tools } = JSON.parse(row.result) as { tools?: unknown };
+      const found = Array.isArray(tools) ? tools.find((tool) => tool?.name === name) : undefined;
+      if (found) return found as Record<string, unknown>;
+      cursor = row.next;
+      if (cursor === null) return null;
+    }
+    return null;
+  }
+
+  #row(view: View, deployment: string, method: string, page: string): Row | undefined {
+    return this.#sql
+      .exec<Row>(
+        `SELECT principal, stored, expires, next, result FROM copy
+         WHERE server = ? AND deployment = ? AND variant = ? AND method = ? AND page = ? AND principal = ?`,
+        view.server,
+        deployment,
+        view.variant,
+        method,
+        page,
+        view.principal,
+      )
+      .toArray()[0];
+  }
+
+  #insert(
+    view: View,
+    deployment: string,
+    { method, cursor }: Question,
+    row: { stored: number; expires: number; bytes: number; next: string | null; text: string },
+  ): void {
+    this.#sql.exec(
+      `INSERT OR REPLACE INTO copy
+         (server, deployment, principal, variant, method, page, stored, expires, bytes, next, result)
+       VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+      view.server,
+      deployment,
+      view.principal,
+      view.variant,
+      method,
+      pageOf(cursor),
+      row.stored,
+      row.expires,
+      row.bytes,
+      row.next,
+      row.text,
+    );
+  }
+
+  #deleteList(view: View, deployment: string, method: string): void {
+    this.#sql.exec(
+      'DELETE FROM copy WHERE server = ? AND deployment = ? AND variant = ? AND method = ? AND principal = ?',
+      view.server,
+      deployment,
+      view.variant,
+      method,
+      view.principal,
+    );
+  }
+
+  #changedAt(server: string, kind: Kind | '*'): number | undefined {
+    const rows = this.#sql.exec<{ at: number }>('SELECT at FROM changed WHERE server = ? AND kind = ?', server, kind);
+    return rows.toArray()[0]?.at;
+  }
+
+  #makeRoom(server: string): void {
+    const size = (where: string, ...bindings: string[]) =>
+      this.#sql
+        .exec<{ rows: number; bytes: number | null }>(
+          `SELECT COUNT(*) AS rows, SUM(bytes) AS bytes FROM copy ${where}`,
+          ...bindings,
+        )
+        .one();
+    const oldest = (where: string) =>
+      `DELETE FROM copy WHERE rowid IN (SELECT rowid FROM copy ${where} ORDER BY stored LIMIT 1)`;
+    for (let of = size('WHERE server = ?', server); exceeds(of, MAX_SERVER_ROWS, MAX_SERVER_BYTES); ) {
+      this.#sql.exec(oldest('WHERE server = ?'), server);
+      of = size('WHERE server = ?', server);
+    }
+    for (let of = size(''); exceeds(of, MAX_ROWS, MAX_BYTES); of = size('')) this.#sql.exec(oldest(''));
+  }
+}
+
+const pageOf = (cursor: string | null): string => (cursor === null ? '' : `=${cursor}`);
+
+const exceeds = (size: { rows: number; bytes: number | null }, rows: number, bytes: number): boolean =>
+  size.rows > rows || (size.bytes ?? 0) > bytes;
+
+const isDoubtful = (stored: number, changedAt: number | undefined, now: number): boolean =>
+  changedAt !== undefined && stored <= changedAt && now >= changedAt + DOUBT_MS;
+
+/**
+ * What a change of lists means for the copies. Pure.
+ *
+ * Many servers announce a change while they start, because they register their tools one by one: when what they list is
+ * what is stored, nothing changed. A process that was not called yet lists what every fresh one will; one that was
+ * called may list what is its own, and then only a fresh process can say what is true for others.
+ */
+export function verdictOf(
+  listed: { readonly pages: readonly ListedPage[]; readonly own: boolean } | null,
+  stored: (page: ListedPage) => string | null,
+): 'keep' | 'replace' | 'drop' {
+  if (listed === null) return 'drop';
+  if (listed.pages.every((page) => stored(page) === page.result)) return 'keep';
+  return listed.own ? 'drop' : 'replace';
+}

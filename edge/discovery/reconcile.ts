@@ -1,0 +1,76 @@
+/**
+ * Owns what follows when a process says that a list of its server changed: the process, which runs and has just spoken,
+ * is asked what it lists now, and the Directory compares. So copies are right again before the next client asks, and
+ * nothing is woken for it.
+ *
+ * Bounds: one question at a time for a session and kind, a few seconds, a few pages. Whatever fails leaves no copy.
+ */
+import type { JsonRpcResponse } from '../../shared/jsonrpc.ts';
+import { LISTS_HEADER, MAX_MESSAGE_BYTES } from '../../shared/origin-api.ts';
+import { directoryOf } from '../directory/object.ts';
+import type { Env } from '../env.ts';
+import { postMessage } from '../origin/client.ts';
+import { readBounded } from '../read-message.ts';
+import { isAnswer, messageOf, SseScanner } from '../sse.ts';
+import type { ListedPage } from './copies.ts';
+import { type Kind, LISTS_OF, nextCursorOf } from './question.ts';
+import type { View } from './view.ts';
+
+const WITHIN_MS = 15_000;
+const MAX_PAGES = 50;
+
+/** How to reach the session's process. */
+export interface Reach {
+  readonly origin: string;
+  readonly grant: string;
+}
+
+/** Settles the doubt that began at `at`. Never throws. */
+export async function reconcile(env: Env, view: View, kind: Kind, reach: Reach, at: number): Promise<void> {
+  const late = new Promise<null>((resolve) => setTimeout(() => resolve(null), WITHIN_MS));
+  const listed = await Promise.race([listedNow(env, kind, reach).catch(() => null), late]);
+  try {
+    await directoryOf(env).reconcile(view, kind, listed, at);
+  } catch (thrown) {
+    // The doubt stands, and ends the copies by itself.
+    console.error('copies could not be reconciled', thrown);
+  }
+}
+
+/** All pages of all lists of a kind, or null where the process cannot be asked. */
+async function listedNow(env: Env, kind: Kind, reach: Reach): Promise<{ pages: ListedPage[]; own: boolean } | null> {
+  const pages: ListedPage[] = [];
+  let own = false;
+  for (const method of LISTS_OF[kind]) {
+    let cursor: string | null = null;
+    for (let page = 0; page === 0 || cursor !== null; page++) {
+      if (page >= MAX_PAGES) return null;
+      const request = {
+        jsonrpc: '2.0',
+        id: `moorage-list-${page}`,
+        method,
+        params: cursor === null ? {} : { cursor },
+      } as const;
+      const bytes = new TextEncoder().encode(JSON.stringify(request));
+      const response = await postMessage(env, reach.origin, reach.grant, bytes);
+      own ||= response.headers.get(LISTS_HEADER) === 'changed';
+      const answer = await answerIn(response, request.id);
+      if (!answer) return null;
+      // A server with resources and no templates refuses the list of these: there is nothing of it to store.
+      if ('error' in answer) break;
+      pages.push({ method, cursor, result: JSON.stringify(answer.result) });
+      cursor = nextCursorOf(answer.result);
+    }
+  }
+  return { pages, own };
+}
+
+/** The response to request `id` in an origin's answer, JSON or a stream; undefined when there is none. */
+export async function answerIn(response: Response, id: string): Promise<JsonRpcResponse | undefined> {
+  const bytes = await readBounded(response, MAX_MESSAGE_BYTES);
+  if (!response.headers.get('content-type')?.startsWith('text/event-stream')) {
+    return JSON.parse(new TextDecoder().decode(bytes)) as JsonRpcResponse;
+  }
+  const event = new SseScanner().push(bytes).find((passed) => isAnswer(passed, id));
+  return event && (messageOf(event) as JsonRpcResponse | undefined);
+}
