@@ -132,6 +132,8 @@ describe('an event', () => {
     const wire = await opened();
     const stream = await listening(wire);
     link.send(eventFrame(1, [wire.session], changed(1)));
+    // What is not acknowledged when its link is replaced is the agent's to repeat.
+    expect(await link.next()).toEqual({ type: 'ack', seq: 1 });
     const restarted = await edge.dial();
     await restarted.hello(['notes'], 'epoch-0002');
     restarted.send(eventFrame(1, [wire.session], changed(99)));
