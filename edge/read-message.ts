@@ -126,22 +126,45 @@ function decode(bytes: Uint8Array): string {
   }
 }
 
+/** What is read of a body that is refused, at most, in bytes. */
+const MAX_DISCARDED = 64 * 1024 * 1024;
+
+/**
+ * Reads on without keeping anything: a client that is still sending when its connection is closed sees a broken
+ * connection, and never the refusal (RFC 9112, section 9.6, on closing too early).
+ */
+async function discard(reader: ReadableStreamDefaultReader<Uint8Array>): Promise<void> {
+  try {
+    let size = 0;
+    for (let part = await reader.read(); !part.done; part = await reader.read()) {
+      size += part.value.byteLength;
+      if (size > MAX_DISCARDED) break;
+    }
+    await reader.cancel();
+  } catch {
+    // The client left while it was sending: nobody is there to read the refusal that follows.
+  }
+}
+
 /** A body, whole. @throws MoorageError `body_too_large` as soon as it is known to be larger than `max` bytes. */
 export async function readBounded(message: Request | Response, max: number): Promise<Uint8Array<ArrayBuffer>> {
   const tooLarge = () =>
     new MoorageError('body_too_large', `The message is larger than ${max} bytes.`, { maxBytes: max });
   const declared = Number(message.headers.get('content-length') ?? Number.NaN);
-  if (declared > max) throw tooLarge();
   if (declared <= max) return new Uint8Array(await message.arrayBuffer());
   const reader = message.body?.getReader();
   if (!reader) return new Uint8Array();
+  if (declared > max) {
+    await discard(reader);
+    throw tooLarge();
+  }
   const parts: Uint8Array[] = [];
   let size = 0;
   for (let part = await reader.read(); !part.done; part = await reader.read()) {
     const chunk = part.value as Uint8Array;
     size += chunk.byteLength;
     if (size > max) {
-      await reader.cancel();
+      await discard(reader);
       throw tooLarge();
     }
     parts.push(chunk);
