@@ -128,6 +128,8 @@ function decode(bytes: Uint8Array): string {
 
 /** What is read of a body that is refused, at most, in bytes. */
 const MAX_DISCARDED = 64 * 1024 * 1024;
+/** How long the next bytes of it are waited for, in milliseconds. */
+const DISCARD_WAIT_MS = 1000;
 
 /**
  * Reads on without keeping anything: a client that is still sending when its connection is closed sees a broken
@@ -135,10 +137,13 @@ const MAX_DISCARDED = 64 * 1024 * 1024;
  */
 async function discard(reader: ReadableStreamDefaultReader<Uint8Array>): Promise<void> {
   try {
-    let size = 0;
-    for (let part = await reader.read(); !part.done; part = await reader.read()) {
+    for (let size = 0; size <= MAX_DISCARDED; ) {
+      const { promise: silence, resolve } = Promise.withResolvers<{ done: true; value?: undefined }>();
+      const timer = setTimeout(() => resolve({ done: true }), DISCARD_WAIT_MS);
+      const part = await Promise.race([reader.read(), silence]);
+      clearTimeout(timer);
+      if (part.done) break;
       size += part.value.byteLength;
-      if (size > MAX_DISCARDED) break;
     }
     await reader.cancel();
   } catch {
