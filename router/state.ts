@@ -8,7 +8,7 @@
  * | `up.json` | the router that uses the folder: `pid`, `start` (of the process, so that a reused id is no owner), `kind`, and the edge's `url` once it serves |
  * | `edge/` | the edge: its bundle and its Durable Objects' storage |
  * | `streams.db` | the agent's journal: streams that clients may resume |
- * | `machines/<key>/` | one folder a machine: its disk |
+ * | `machines/<key>/` | one folder a machine: its disk, and its image while it sleeps |
  * | `logs/` | the owner's log |
  */
 import { createHash, randomBytes } from 'node:crypto';

@@ -4,7 +4,9 @@
  * It owns every process that the host asked for and the one pipe to the host. It keeps no state worth saving: when the
  * pipe breaks or the protocol is violated it exits, and init then syncs the disk and powers the machine off.
  */
-import { spawn } from 'node:child_process';
+import { existsSync, readFileSync } from 'node:fs';
+import { Gate } from './gate.ts';
+import { HOLDS_FOLDER, heldForMs } from './holds.ts';
 import {
   decodeCredit,
   decodeEnd,
@@ -20,36 +22,14 @@ import {
 } from './mux.ts';
 import { findPort, openPort } from './port.ts';
 import { GuestProcess } from './process.ts';
+import { Syscalls } from './syscalls.ts';
 
-/** A clock that is off by less stays as it is: busybox sets whole seconds only. */
-const CLOCK_TOLERANCE_MS = 2000;
+/** A clock that is off by less stays as it is: the message itself was under way. */
+const CLOCK_TOLERANCE_MS = 100;
 
 const processes = new Map<number, GuestProcess>();
 const decoder = new FrameDecoder();
-
-/**
- * A busybox shell that stays: starting a process costs tens of milliseconds under emulation, a line to a running shell
- * costs almost none. It answers each line with one line, in order.
- */
-const shell = spawn(
-  '/bin/sh',
-  ['-c', 'while read -r op arg; do case $op in sync) sync;; date) date -u -s "@$arg" >/dev/null;; esac; echo; done'],
-  {
-    stdio: ['pipe', 'pipe', 'inherit'],
-  },
-);
-const shellWaiters: (() => void)[] = [];
-shell.stdout.on('data', (data: Buffer) => {
-  for (const byte of data) if (byte === 0x0a) shellWaiters.shift()?.();
-});
-shell.once('exit', () => leave('the helper shell ended'));
-
-function inShell(line: string): Promise<void> {
-  return new Promise((resolve) => {
-    shellWaiters.push(resolve);
-    shell.stdin.write(`${line}\n`);
-  });
-}
+const syscalls = new Syscalls('/opt/moorage/syscalls', () => leave('the helper for system calls ended'));
 
 /** Ends the agent. An ordinary exit would wait for the thread that sits in read(2) on the port, which is for ever. */
 function end(): void {
@@ -61,26 +41,48 @@ function leave(why: string): void {
   end();
 }
 
-async function control(request: Record<string, unknown>): Promise<void> {
+/** Carries out a request. Resolves with what the reply says besides its id. */
+async function control(request: Record<string, unknown>): Promise<Record<string, unknown>> {
   switch (request.op) {
     case 'ping':
-      return;
+      return {};
     case 'sync':
-      return inShell('sync');
-    case 'time': {
-      const now = Number(request.ms);
-      if (Number.isFinite(now) && Math.abs(Date.now() - now) > CLOCK_TOLERANCE_MS) {
-        await inShell(`date ${Math.round(now / 1000)}`);
-      }
-      return;
-    }
+      await syscalls.sync();
+      return {};
+    case 'time':
+      await setClock(Number(request.ms));
+      return {};
+    case 'thaw':
+      await thaw(request);
+      return {};
     case 'shutdown':
       await shutdown(Number(request.graceMs) || 0);
-      return;
+      return {};
     default:
       throw new Error(`unknown operation ${String(request.op)}`);
   }
 }
+
+async function setClock(ms: number): Promise<void> {
+  if (Number.isFinite(ms) && Math.abs(Date.now() - ms) > CLOCK_TOLERANCE_MS) await syscalls.setClock(ms);
+}
+
+async function freeze(request: Record<string, unknown>): Promise<void> {
+  await syscalls.sync();
+  const held = request.force === true ? 0 : heldForMs(HOLDS_FOLDER, uptime(), isAlive);
+  if (held > 0) gate.send(encodeJson(FRAME.control, 0, { id: request.id, heldMs: held }));
+  else gate.closeWith(encodeJson(FRAME.control, 0, { id: request.id, frozen: true }));
+}
+
+async function thaw({ ms, seed, fresh }: Record<string, unknown>): Promise<void> {
+  if (fresh === true) for (const child of processes.values()) child.reset();
+  gate.open(fresh === true);
+  await setClock(Number(ms));
+  if (typeof seed === 'string') await syscalls.reseed(Buffer.from(seed, 'base64'));
+}
+
+const uptime = (): number => Number(readFileSync('/proc/uptime', 'utf8').split(' ')[0]);
+const isAlive = (pid: number): boolean => existsSync(`/proc/${pid}`);
 
 /** Ends the processes (SIGTERM, then after the grace SIGKILL); init unmounts once the agent has left. */
 async function shutdown(graceMs: number): Promise<void> {
@@ -95,10 +97,10 @@ function open(frame: Frame): void {
   try {
     if (processes.has(stream)) throw new FrameError('stream opened twice');
     if (processes.size >= MAX_STREAMS) throw new Error(`the machine already runs ${MAX_STREAMS} processes`);
-    processes.set(stream, new GuestProcess(stream, port, decodeJson(frame), () => processes.delete(stream)));
+    processes.set(stream, new GuestProcess(stream, gate, decodeJson(frame), () => processes.delete(stream)));
   } catch (error) {
     if (error instanceof FrameError) throw error;
-    port.send(encodeJson(FRAME.failed, stream, { message: error instanceof Error ? error.message : String(error) }));
+    gate.send(encodeJson(FRAME.failed, stream, { message: error instanceof Error ? error.message : String(error) }));
   }
 }
 
@@ -107,10 +109,9 @@ function handle(frame: Frame): void {
   switch (frame.type) {
     case FRAME.control: {
       const request = decodeJson(frame);
-      control(request).then(
-        () => port.send(encodeJson(FRAME.control, 0, { id: request.id })),
-        (error: Error) => port.send(encodeJson(FRAME.control, 0, { id: request.id, error: error.message })),
-      );
+      const fail = (error: Error) => gate.send(encodeJson(FRAME.control, 0, { id: request.id, error: error.message }));
+      if (request.op === 'freeze') freeze(request).catch(fail);
+      else control(request).then((said) => gate.send(encodeJson(FRAME.control, 0, { ...said, id: request.id })), fail);
       return;
     }
     case FRAME.open:
@@ -149,7 +150,8 @@ const port = openPort(
   },
   leave,
 );
-port.onDrain = () => {
+const gate = new Gate(port);
+gate.onDrain = () => {
   for (const child of processes.values()) child.resume();
 };
-port.send(encodeFrame(FRAME.hello, 0, Buffer.from([PROTOCOL_VERSION])));
+gate.send(encodeFrame(FRAME.hello, 0, Buffer.from([PROTOCOL_VERSION])));

@@ -7,7 +7,7 @@
  * | type    | way  | payload                                   | meaning                                       |
  * |---------|------|-------------------------------------------|-----------------------------------------------|
  * | hello   | g->h | u8 version                                | the agent is up; always its first frame       |
- * | control | both | JSON `{id, op, ...}` / `{id, error?}`     | request of the host / reply of the guest      |
+ * | control | both | JSON `{id, op, ...}` / `{id, error?, ...}` | request of the host / reply of the guest     |
  * | open    | h->g | JSON ProcessSpec                          | start a process as this stream                |
  * | opened  | g->h | empty                                     | it runs                                       |
  * | failed  | g->h | JSON `{message}`                          | it does not; the stream is over               |
@@ -18,12 +18,18 @@
  * | signal  | h->g | u8 number                                 | signal the process group                      |
  * | exit    | g->h | JSON `{code, signal}`                     | the process ended; output may still follow    |
  *
+ * Operations of `control`: `ping`; `sync`; `time {ms}`; `shutdown {graceMs}`;
+ * `freeze {force}`: the guest writes its disks and replies either `{heldMs}` (somebody inside asks to stay awake, nothing
+ * changed) or `{frozen: true}` as its last frame. Neither end then sends until
+ * `thaw {ms, seed?, fresh}`: sets the clock, credits `seed` (base64) to the random numbers. `fresh` says that the host's end
+ * is a new one which knows the streams but not their credit: all windows are full again.
+ *
  * Invariants: a frame longer than MAX_PAYLOAD, of an unknown type, or beyond its sender's credit is a FrameError, after
  * which the pipe must be dropped. A decoder holds at most one frame. A sender never has more than WINDOW bytes of one
  * channel unconsumed, so memory is bounded by processes x channels x WINDOW on either side.
  */
 
-export const PROTOCOL_VERSION = 1;
+export const PROTOCOL_VERSION = 2;
 /** Largest payload of any frame, in bytes (an `open` with a big environment is the largest legitimate one). */
 export const MAX_PAYLOAD = 128 * 1024;
 /** Largest chunk of process data in one frame: short enough that one stream cannot hold up the others for long. */

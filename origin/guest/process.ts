@@ -8,6 +8,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { mkdirSync } from 'node:fs';
 import type { Readable } from 'node:stream';
+import type { Gate } from './gate.ts';
 import {
   CHANNEL,
   type Channel,
@@ -21,7 +22,6 @@ import {
   ReceiveWindow,
   SendWindow,
 } from './mux.ts';
-import type { Port } from './port.ts';
 
 const BASE_ENV = {
   PATH: '/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin',
@@ -45,15 +45,15 @@ interface Output {
 
 export class GuestProcess {
   readonly #id: number;
-  readonly #port: Port;
+  readonly #port: Gate;
   readonly #child: ChildProcess;
   readonly #outputs: Output[] = [];
-  readonly #input = new ReceiveWindow();
+  #input = new ReceiveWindow();
   readonly #onClosed: () => void;
   #exited = false;
 
   /** Starts the process of an `open` frame; throws a plain Error whose message is for the user. */
-  constructor(id: number, port: Port, spec: Record<string, unknown>, onClosed: () => void) {
+  constructor(id: number, port: Gate, spec: Record<string, unknown>, onClosed: () => void) {
     const { argv, env, cwd } = parseSpec(spec);
     this.#id = id;
     this.#port = port;
@@ -72,10 +72,12 @@ export class GuestProcess {
   }
 
   write(data: Buffer): void {
-    this.#input.receive(data.length);
+    const window = this.#input;
+    window.receive(data.length);
     const done = () => {
-      const credit = this.#input.consume(data.length);
-      if (credit > 0 && !this.#exited) this.#port.send(encodeCredit(this.#id, CHANNEL.stdin, credit));
+      const credit = window.consume(data.length);
+      if (credit > 0 && !this.#exited && window === this.#input)
+        this.#port.send(encodeCredit(this.#id, CHANNEL.stdin, credit));
     };
     const stdin = this.#child.stdin;
     if (stdin?.writable) stdin.write(data, done);
@@ -91,6 +93,12 @@ export class GuestProcess {
     if (output === undefined) throw new FrameError('credit for a channel that does not send');
     output.window.grant(bytes);
     this.#drain(output);
+  }
+
+  /** The host's end is a new one: nothing that it was sent or gave counts any more. */
+  reset(): void {
+    this.#input = new ReceiveWindow();
+    for (const output of this.#outputs) output.window = new SendWindow();
   }
 
   /** Continues after the port was congested. */

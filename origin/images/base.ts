@@ -7,9 +7,11 @@ import { chmod, constants, copyFile, mkdir, rm, stat, symlink, writeFile } from 
 import { createRequire } from 'node:module';
 import { basename, dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { MOORAGE_HOLD } from '../guest/moorage-hold.ts';
 import { MachineError } from '../vm/error.ts';
 import { digestFolder, digestOf, ensureBuilt, type Progress } from './cache.ts';
 import { packErofs } from './erofs.ts';
+import { syscallProgram } from './syscall-program.ts';
 import type { Userland } from './userland.ts';
 
 const VERSION = 1;
@@ -60,6 +62,7 @@ export async function ensureBase(cacheDir: string, userland: Userland, progress:
     INIT,
     ETC,
     KEEP_COMPILED,
+    syscalls: syscallProgram().toString('hex'),
   });
   const folder = await ensureBuilt(
     cacheDir,
@@ -138,6 +141,11 @@ async function assemble(root: string, userland: Userland, node: string): Promise
   for (const [name, content] of Object.entries(programs)) {
     await writeFile(join(root, 'opt/moorage', name), content);
     await chmod(join(root, 'opt/moorage', name), 0o644);
+  }
+  const executables = { 'opt/moorage/syscalls': syscallProgram(), 'usr/bin/moorage-hold': MOORAGE_HOLD };
+  for (const [path, content] of Object.entries(executables)) {
+    await writeFile(join(root, path), content);
+    await chmod(join(root, path), 0o755);
   }
 }
 

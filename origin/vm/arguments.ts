@@ -13,6 +13,12 @@ export interface ArgumentOptions {
   disk: string;
   /** Frequency of the host's time stamp counter in kHz. */
   tscKhz: number | undefined;
+  /** File over which the guest's memory is mapped, privately: QEMU never writes to it. */
+  memory: string;
+  /** Whether this QEMU can open the memory file for reading only (8.2 and later). */
+  readOnlyMemory: boolean;
+  /** Wait for the state of a sleeping machine instead of booting. */
+  incoming?: boolean;
 }
 
 /** Forbids QEMU what it never needs after start, should a guest take it over. */
@@ -20,12 +26,28 @@ const SANDBOX = 'on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecont
 /** The x86-64-v2 level, which prebuilt native modules may assume, on top of what the emulator offers by default. */
 const EMULATED_CPU = 'qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt,+cx16,+lahf-lm';
 
-export function qemuArguments({ spec, accelerator, disk, tscKhz }: ArgumentOptions): string[] {
+export function qemuArguments(options: ArgumentOptions): string[] {
+  const { spec, accelerator, disk, tscKhz, memory, readOnlyMemory, incoming } = options;
   const { image } = spec;
-  const args = ['-M', 'microvm', '-accel', accelerator, '-cpu', accelerator === 'kvm' ? 'host' : EMULATED_CPU];
+  const args = [
+    '-M',
+    'microvm,memory-backend=ram',
+    '-accel',
+    accelerator,
+    '-cpu',
+    accelerator === 'kvm' ? 'host' : EMULATED_CPU,
+  ];
   args.push('-name', `moorage-${spec.hostname}`, '-m', `${spec.memoryMiB}M`, '-smp', String(spec.cpus));
   args.push('-nodefaults', '-no-user-config', '-display', 'none', '-no-reboot', '-sandbox', SANDBOX);
-  args.push('-kernel', image.kernel, '-initrd', image.initrd, '-append', kernelArguments(spec, accelerator, tscKhz));
+  const backend = { 'qom-type': 'memory-backend-file', id: 'ram', size: spec.memoryMiB * 1024 * 1024 };
+  const access = readOnlyMemory ? { readonly: true, rom: 'off' } : {};
+  args.push('-object', JSON.stringify({ ...backend, 'mem-path': memory, share: false, ...access }));
+  if (incoming) {
+    // The state that our snapshots hold has no configuration section; the guest's kernel is in its memory.
+    args.push('-S', '-incoming', 'defer', '-global', 'migration.send-configuration=off');
+  } else {
+    args.push('-kernel', image.kernel, '-initrd', image.initrd, '-append', kernelArguments(spec, accelerator, tscKhz));
+  }
   args.push('-chardev', 'socket,id=qmp,fd=3', '-mon', 'chardev=qmp,mode=control');
   args.push('-chardev', 'stdio,id=console,signal=off', '-serial', 'chardev:console');
   args.push(...readOnlyDisk('base', image.base));

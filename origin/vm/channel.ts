@@ -3,7 +3,9 @@
  *
  * The guest is hostile. Whatever breaks the protocol (a malformed frame, more data than its credit, a stream that was
  * never opened) ends the channel with `guest-protocol`, and the owner then kills the machine. Memory is bounded by
- * credits; each answer has a deadline. States: greeting -> open -> closed; `closed` is final and settles everything.
+ * credits; each answer has a deadline. States: greeting -> open <-> frozen -> closed; `closed` is final and settles
+ * everything. Frozen, nothing is sent or received (what would be sent waits, in order, bounded by the credits), so the pipe
+ * may be replaced by that of the QEMU that wakes the machine, and the streams go on.
  */
 import type { Duplex } from 'node:stream';
 import {
@@ -25,19 +27,33 @@ import { MachineError } from './error.ts';
 import { RemoteProcess } from './process.ts';
 
 const MAX_STREAM_ID = 0xffff_ffff;
+/** A guest that asks to stay awake is asked again after this, in milliseconds. */
+const LONGEST_HOLD_MS = 24 * 3_600_000;
+
+type Reply = Readonly<Record<string, unknown>>;
+
+/** What the host's end must know to go on with a frozen guest after the agent was started anew. */
+export interface ChannelState {
+  readonly streams: readonly number[];
+  readonly lastStream: number;
+  readonly lastControl: number;
+}
 
 interface Waiter {
-  resolve: () => void;
+  resolve: (reply: Reply) => void;
   reject: (error: MachineError) => void;
 }
 
 export class GuestChannel {
-  readonly #pipe: Duplex;
-  readonly #decoder = new FrameDecoder();
   readonly #processes = new Map<number, RemoteProcess>();
   readonly #controls = new Map<number, Waiter>();
   readonly #hello = Promise.withResolvers<void>();
   readonly #onClosed: (error: MachineError) => void;
+  #decoder = new FrameDecoder();
+  #pipe: Duplex | undefined;
+  /** Frames that wait for the thaw; there exactly while the guest is frozen or freezing. */
+  #held: Buffer[] | undefined;
+  #frozen = false;
   #lastControl = 0;
   #lastStream = 0;
   #greeted = false;
@@ -46,20 +62,73 @@ export class GuestChannel {
   /** Resolves when the guest's agent has said hello; rejects when the channel closes first. */
   readonly hello: Promise<void> = this.#hello.promise;
 
-  /** Takes over the pipe. `onClosed` is called once, with the reason. */
-  constructor(pipe: Duplex, onClosed: (error: MachineError) => void) {
-    this.#pipe = pipe;
+  /** `onClosed` is called once, with the reason. With `asleep` the guest is a frozen one, whose processes are running. */
+  constructor(onClosed: (error: MachineError) => void, asleep?: ChannelState) {
     this.#onClosed = onClosed;
     this.hello.catch(() => undefined);
-    pipe.on('data', (data: Buffer) => this.#receive(data));
-    pipe.on('error', (cause) =>
-      this.close(new MachineError('machine-gone', 'the channel to the machine broke', { cause })),
-    );
-    pipe.once('close', () => this.close(new MachineError('machine-gone', 'the machine ended')));
+    if (asleep === undefined) return;
+    this.#greeted = true;
+    this.#hello.resolve();
+    this.#frozen = true;
+    this.#held = [];
+    this.#lastStream = asleep.lastStream;
+    this.#lastControl = asleep.lastControl;
+    for (const id of asleep.streams) this.#add(id).start();
+  }
+
+  /** Takes over a pipe: the first one, or, of a frozen guest, the next. */
+  attach(pipe: Duplex): void {
+    this.#pipe?.destroy();
+    this.#pipe = pipe;
+    this.#decoder = new FrameDecoder();
+    const gone = (error: MachineError) => {
+      if (this.#pipe === pipe && !this.#frozen) this.close(error);
+    };
+    pipe.on('data', (data: Buffer) => {
+      if (this.#pipe === pipe) this.#receive(data);
+    });
+    pipe.on('error', (cause) => gone(new MachineError('machine-gone', 'the channel to the machine broke', { cause })));
+    pipe.once('close', () => gone(new MachineError('machine-gone', 'the machine ended')));
+  }
+
+  /** The guest's processes by the names that they have here. */
+  processes(): ReadonlyMap<number, ServerProcess> {
+    return new Map(this.#processes);
+  }
+
+  get isFrozen(): boolean {
+    return this.#frozen;
+  }
+
+  get state(): ChannelState {
+    return { streams: [...this.#processes.keys()], lastStream: this.#lastStream, lastControl: this.#lastControl };
+  }
+
+  /**
+   * Asks the guest to write its disks and to fall silent. Resolves with 0 when it has, else with how long it is to be left
+   * awake, in milliseconds. Rejects as `control`; the guest is then in neither state and must be ended.
+   */
+  async freeze(timeoutMs: number, force: boolean): Promise<number> {
+    const answer = this.control('freeze', timeoutMs, { force });
+    this.#held = [];
+    const reply = await answer;
+    if (reply.frozen === true) return 0;
+    this.#release();
+    return Math.min(Math.max(1, Number(reply.heldMs) || 0), LONGEST_HOLD_MS);
+  }
+
+  /** Lets a frozen guest, whose processors run again, speak. Resolves when its clock is right. Rejects as `control`. */
+  async thaw(timeoutMs: number, args: { ms: number; fresh: boolean; seed?: string }): Promise<void> {
+    const held = this.#held ?? [];
+    this.#held = undefined;
+    this.#frozen = false;
+    const answer = this.control('thaw', timeoutMs, args);
+    for (const frame of held) this.#send(frame);
+    await answer;
   }
 
   /** Sends a control request and waits for its answer. Rejects with `guest-timeout`, `machine-gone`, `guest-protocol`. */
-  control(op: string, timeoutMs: number, args: Readonly<Record<string, unknown>> = {}): Promise<void> {
+  control(op: string, timeoutMs: number, args: Reply = {}): Promise<Reply> {
     if (this.#closed !== undefined) return Promise.reject(this.#closed);
     this.#lastControl += 1;
     const id = this.#lastControl;
@@ -72,7 +141,10 @@ export class GuestChannel {
         clearTimeout(timer);
         act();
       };
-      this.#controls.set(id, { resolve: () => settle(resolve), reject: (error) => settle(() => reject(error)) });
+      this.#controls.set(id, {
+        resolve: (reply) => settle(() => resolve(reply)),
+        reject: (error) => settle(() => reject(error)),
+      });
       this.#send(encodeJson(FRAME.control, 0, { ...args, id, op }));
     });
   }
@@ -92,12 +164,7 @@ export class GuestChannel {
     }
     this.#lastStream += 1;
     const id = this.#lastStream;
-    const child = new RemoteProcess(
-      id,
-      (frame) => this.#send(frame),
-      () => this.#processes.delete(id),
-    );
-    this.#processes.set(id, child);
+    const child = this.#add(id);
     this.#send(encodeFrame(FRAME.open, id, request));
     const timer = setTimeout(() => {
       child.abandon(
@@ -116,7 +183,7 @@ export class GuestChannel {
   close(reason: MachineError): void {
     if (this.#closed !== undefined) return;
     this.#closed = reason;
-    this.#pipe.destroy();
+    this.#pipe?.destroy();
     this.#hello.reject(reason);
     for (const waiter of this.#controls.values()) waiter.reject(reason);
     this.#controls.clear();
@@ -125,8 +192,26 @@ export class GuestChannel {
     this.#onClosed(reason);
   }
 
+  #add(id: number): RemoteProcess {
+    const child = new RemoteProcess(
+      id,
+      (frame) => this.#send(frame),
+      () => this.#processes.delete(id),
+    );
+    this.#processes.set(id, child);
+    return child;
+  }
+
   #send(frame: Buffer): void {
-    if (this.#closed === undefined) this.#pipe.write(frame);
+    if (this.#closed !== undefined) return;
+    if (this.#held !== undefined) this.#held.push(frame);
+    else this.#pipe?.write(frame);
+  }
+
+  #release(): void {
+    const held = this.#held ?? [];
+    this.#held = undefined;
+    for (const frame of held) this.#send(frame);
   }
 
   #receive(data: Buffer): void {
@@ -149,6 +234,7 @@ export class GuestChannel {
       return;
     }
     if (!this.#greeted) throw new FrameError('the guest spoke before its hello');
+    if (this.#frozen) throw new FrameError('the guest spoke although it is frozen');
     if (frame.type === FRAME.control) {
       this.#settleControl(decodeJson(frame));
       return;
@@ -195,9 +281,13 @@ export class GuestChannel {
   }
 
   #settleControl(reply: Record<string, unknown>): void {
+    if (reply.frozen === true) {
+      if (this.#held === undefined) throw new FrameError('the guest froze unasked');
+      this.#frozen = true;
+    }
     const waiter = this.#controls.get(Number(reply.id));
     this.#controls.delete(Number(reply.id));
-    if (reply.error === undefined) waiter?.resolve();
+    if (reply.error === undefined) waiter?.resolve(reply);
     else waiter?.reject(new MachineError('guest-protocol', `the machine refused: ${text(reply.error)}`));
   }
 }

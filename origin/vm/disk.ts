@@ -24,10 +24,12 @@ interface PidRecord {
   agentStart: string;
 }
 
+export const diskPath = (dir: string): string => join(dir, 'disk.ext4');
+
 /** The machine's disk, made when absent. Resolves with its path. */
 export async function ensureDisk(dir: string, diskMiB: number): Promise<string> {
   await mkdir(dir, { recursive: true, mode: 0o700 });
-  const disk = join(dir, 'disk.ext4');
+  const disk = diskPath(dir);
   if (existsSync(disk)) return disk;
   const tool = await requireTool('mke2fs', INSTALL_HINT);
   const temporary = join(dir, `disk.${randomUUID()}.tmp`);
@@ -94,7 +96,7 @@ export async function evictLeftover(dir: string): Promise<boolean> {
 
 function isOurs(dir: string, pid: number): boolean {
   const args = processArguments(pid);
-  return args.some((arg) => arg.includes(JSON.stringify(join(dir, 'disk.ext4'))));
+  return args.some((arg) => arg.includes(JSON.stringify(diskPath(dir))));
 }
 
 function readRecord(dir: string): PidRecord | undefined {

@@ -32,6 +32,8 @@ export interface ServerProcess {
   readonly stdout: Readable;
   readonly stderr: Readable;
   readonly exited: Promise<ProcessExit>;
+  /** Its name within the machine, which it keeps for as long as it runs. */
+  readonly stream?: number;
   /** Signals the process and its children (its process group). Default SIGTERM. Harmless after the exit. */
   kill(signal?: 'SIGTERM' | 'SIGKILL'): void;
 }
@@ -77,18 +79,54 @@ export interface RunningMachine {
   sync(): Promise<void>;
   /** Ends processes, unmounts and powers off; falls back to `kill` after a deadline. Resolves once it is gone. */
   stop(): Promise<void>;
-  /** Ends the machine at once, as a power cut would. */
+  /** Ends the machine at once, as a power cut would. Of a hibernated one the image is discarded. */
   kill(): void;
+  /** Absent where there is nothing to put to sleep. */
+  readonly sleep?: Sleepable;
+  /** The processes of a machine that was recalled, by their `stream`. They are running, or will say that they ended. */
+  processes?(): ReadonlyMap<number, ServerProcess>;
 }
 
-/** A machine that can be frozen in memory: paused it costs no processor time, only memory. */
-export interface Pausable {
-  /** Stops the guest's processors; everything stays as it is. Takes about a millisecond. */
-  pause(): Promise<void>;
+/** What a hibernation cost. */
+export interface Hibernation {
+  readonly bytes: number;
+}
+
+/**
+ * A machine that can sleep: paused it costs no processor time, hibernated no memory either. One operation at a time, each
+ * only in the state that it starts from. The machine stays the same object, its processes keep their streams; what is
+ * written to them meanwhile waits. `gone` resolves when its life is lost: the end of a hibernating QEMU is none.
+ */
+export interface Sleepable {
+  /**
+   * running -> paused. The guest writes its disks first. Resolves with 0, or with how long somebody inside asks that it stay
+   * awake, in milliseconds (it then runs on); `force` asks nobody. Rejects with a MachineError, and the machine is gone.
+   */
+  pause(force?: boolean): Promise<number>;
+  /** paused -> running. The clock is right a moment later. Rejects with a MachineError, and the machine is gone. */
   resume(): Promise<void>;
+  /**
+   * paused -> hibernated. `carry` is kept with the image, for `MachineDriver.recall`. Rejects with `hibernate-failed`: it
+   * is still paused, or gone.
+   */
+  hibernate(carry: unknown): Promise<Hibernation>;
+  /** hibernated -> running. Rejects with `snapshot-unusable` or another MachineError: it is gone, its disk free. */
+  wake(): Promise<void>;
+}
+
+/** A hibernated machine that another life of the agent left behind. */
+export interface Recalled {
+  readonly machine: RunningMachine;
+  /** As it was given to `hibernate`. */
+  readonly carry: unknown;
 }
 
 /** Boots machines. Rejects with a MachineError; `progress` gets short lower-case steps meant for people. */
 export interface MachineDriver {
+  /** A boot discards the machine's image, if there is one, before anything runs. */
   boot(spec: MachineSpec, progress: (step: string) => void, signal?: AbortSignal): Promise<RunningMachine>;
+  /** Whether a machine was hibernated in this folder. */
+  isAsleep?(dir: string): boolean;
+  /** The machine hibernated in this folder; undefined when there is none. Rejects with `snapshot-unusable`. */
+  recall?(spec: MachineSpec): Promise<Recalled | undefined>;
 }

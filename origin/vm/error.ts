@@ -18,6 +18,8 @@ export type MachineErrorCode =
   | 'boot-timeout'
   | 'boot-aborted'
   | 'machine-gone'
+  | 'hibernate-failed'
+  | 'snapshot-unusable'
   | 'guest-protocol'
   | 'guest-timeout'
   | 'spawn-failed'

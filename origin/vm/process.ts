@@ -30,7 +30,7 @@ export class RemoteProcess implements ServerProcess {
   readonly stderr: OutputStream;
   readonly exited: Promise<ProcessExit>;
   readonly opened: Promise<void>;
-  readonly #id: number;
+  readonly stream: number;
   readonly #send: Send;
   readonly #onDone: () => void;
   readonly #opening = Promise.withResolvers<void>();
@@ -38,7 +38,7 @@ export class RemoteProcess implements ServerProcess {
   #over = false;
 
   constructor(id: number, send: Send, onDone: () => void) {
-    this.#id = id;
+    this.stream = id;
     this.#send = send;
     this.#onDone = onDone;
     this.opened = this.#opening.promise;
@@ -50,7 +50,7 @@ export class RemoteProcess implements ServerProcess {
   }
 
   kill(signal: 'SIGTERM' | 'SIGKILL' = 'SIGTERM'): void {
-    if (!this.#over) this.#send(encodeFrame(FRAME.signal, this.#id, Buffer.from([SIGNALS[signal]])));
+    if (!this.#over) this.#send(encodeFrame(FRAME.signal, this.stream, Buffer.from([SIGNALS[signal]])));
   }
 
   start(): void {

@@ -1,44 +1,21 @@
 /**
- * Machines as QEMU processes: boots them, watches them, ends them.
+ * Machines on this host's QEMU: finds out what the host offers, boots them, and finds those that sleep.
  *
- * States of a machine: launched -> greeted (its agent said hello) -> running -> ended. Invariants: one QEMU per folder;
- * a QEMU dies with the agent (where setpriv exists) or is evicted at the next boot; every wait has a deadline; once
- * ended, everything that was started in the machine is settled. Whoever ends a machine states the reason first, and the
- * first reason wins.
+ * Invariants: one QEMU per folder; a QEMU dies with the agent (where setpriv exists) or is evicted before the folder is used
+ * again; a boot discards the folder's image before anything runs. The life of one machine is `qemu-machine.ts`.
  */
-import { type ChildProcess, spawn } from 'node:child_process';
 import { readFileSync } from 'node:fs';
-import type { Duplex } from 'node:stream';
-import { ALIVE_MARKER } from '../images/initrd.ts';
 import { type Accelerator, probeAccelerator } from './accelerator.ts';
 import { qemuArguments, tscKhzFrom } from './arguments.ts';
-import { GuestChannel } from './channel.ts';
-import { coalesce } from './coalesce.ts';
-import { findTool, requireTool } from './command.ts';
-import { RingBuffer } from './console.ts';
-import { claim, ensureDisk, evictLeftover, release } from './disk.ts';
-import type {
-  MachineDriver,
-  MachineEnd,
-  MachineSpec,
-  Pausable,
-  ProcessSpec,
-  RunningMachine,
-  ServerProcess,
-} from './driver.ts';
+import type { ChannelState } from './channel.ts';
+import { findTool, requireTool, run } from './command.ts';
+import { diskPath, ensureDisk, evictLeftover } from './disk.ts';
+import type { MachineDriver, MachineSpec, Recalled } from './driver.ts';
 import { MachineError } from './error.ts';
+import { fingerprintOf, qemuIdentity } from './fingerprint.ts';
 import { INSTALL_HINT } from './host.ts';
-import { Qmp } from './qmp.ts';
-
-const CONSOLE_BYTES = 64 * 1024;
-const TAIL_BYTES = 16 * 1024;
-const MONITOR_DEADLINE_MS = 10_000;
-
-/** Milliseconds. `alive` is how long the kernel may take to reach user space before the boot counts as hung. */
-const DEADLINES = {
-  kvm: { boot: 20_000, alive: 10_000, spawn: 20_000, sync: 60_000, grace: 2_000, stop: 10_000 },
-  tcg: { boot: 90_000, alive: 20_000, spawn: 60_000, sync: 120_000, grace: 5_000, stop: 30_000 },
-} as const;
+import { DEADLINES, type MachineHost, QemuMachine } from './qemu-machine.ts';
+import { Snapshot } from './snapshot.ts';
 
 export interface QemuDriverOptions {
   cacheDir: string;
@@ -53,6 +30,7 @@ export class QemuDriver implements MachineDriver {
   readonly #options: QemuDriverOptions;
   readonly #probes = new Map<string, Promise<Accelerator>>();
   readonly #busy = new Set<string>();
+  #version: Promise<string> | undefined;
 
   constructor(options: QemuDriverOptions) {
     this.#options = options;
@@ -73,11 +51,51 @@ export class QemuDriver implements MachineDriver {
     return probe;
   }
 
-  async boot(
-    spec: MachineSpec,
-    progress: (step: string) => void,
-    signal?: AbortSignal,
-  ): Promise<RunningMachine & Pausable> {
+  async boot(spec: MachineSpec, progress: (step: string) => void, signal?: AbortSignal): Promise<QemuMachine> {
+    return await this.#alone(spec, async () => {
+      const host = await this.#host(spec);
+      if (await evictLeftover(spec.dir)) progress('ended a machine that a dead agent left behind');
+      await ensureDisk(spec.dir, spec.diskMiB);
+      const deadline = Date.now() + DEADLINES[host.accelerator].boot;
+      for (let attempt = 1; ; attempt += 1) {
+        if (signal?.aborted) throw new MachineError('boot-aborted', `the boot of "${spec.key}" was cancelled`);
+        const { memory, discarded } = await host.snapshot.begin(spec.memoryMiB * 1024 * 1024);
+        if (discarded) progress('discarded what it had in memory when it slept');
+        progress(host.accelerator === 'kvm' ? 'booting' : 'booting (software emulation)');
+        const machine = new QemuMachine(host);
+        try {
+          await machine.boot(memory, deadline, signal);
+          return machine;
+        } catch (error) {
+          const hung = host.accelerator === 'tcg' && attempt === 1 && !machine.alive && !signal?.aborted;
+          machine.kill();
+          await machine.gone;
+          if (!hung || !(error instanceof MachineError) || error.code !== 'boot-timeout') throw error;
+          progress('the emulated guest hung while starting; booting it once more');
+        }
+      }
+    });
+  }
+
+  isAsleep(dir: string): boolean {
+    return Snapshot.exists(dir);
+  }
+
+  async recall(spec: MachineSpec): Promise<Recalled | undefined> {
+    if (!Snapshot.exists(spec.dir)) return undefined;
+    let carry: unknown;
+    const machine = await this.#alone(spec, async () => {
+      const host = await this.#host(spec);
+      await evictLeftover(spec.dir);
+      const manifest = await host.snapshot.manifest();
+      carry = manifest.carry;
+      return new QemuMachine(host, manifest.channel as ChannelState);
+    });
+    return { machine, carry };
+  }
+
+  /** Runs `make` unless the folder's machine is in use; it is in use until the machine that was made is gone. */
+  async #alone(spec: MachineSpec, make: () => Promise<QemuMachine>): Promise<QemuMachine> {
     if (!/^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/i.test(spec.hostname)) {
       throw new MachineError('boot-aborted', `"${spec.hostname}" is not a host name: use letters, digits and hyphens`);
     }
@@ -86,8 +104,8 @@ export class QemuDriver implements MachineDriver {
     }
     this.#busy.add(spec.dir);
     try {
-      const machine = await this.#boot(spec, progress, signal);
-      machine.gone.then(() => this.#busy.delete(spec.dir));
+      const machine = await make();
+      void machine.gone.then(() => this.#busy.delete(spec.dir));
       return machine;
     } catch (error) {
       this.#busy.delete(spec.dir);
@@ -95,169 +113,32 @@ export class QemuDriver implements MachineDriver {
     }
   }
 
-  async #boot(spec: MachineSpec, progress: (step: string) => void, signal?: AbortSignal): Promise<QemuMachine> {
+  async #host(spec: MachineSpec): Promise<MachineHost> {
     const qemu = await requireTool('qemu-system-x86_64', INSTALL_HINT);
     const setpriv = this.#options.dieWithAgent === false ? undefined : await findTool('setpriv');
     const { accelerator } = await this.accelerator(spec.image);
-    if (await evictLeftover(spec.dir)) progress('ended a machine that a dead agent left behind');
-    const disk = await ensureDisk(spec.dir, spec.diskMiB);
+    this.#version ??= run(qemu, ['--version'], { code: 'qemu-failed' }).then((text) => text.split('\n')[0] ?? '');
+    const version = await this.#version;
+    const disk = diskPath(spec.dir);
     const tscKhz = tscKhzFrom(readFileSync('/proc/cpuinfo', 'utf8'));
-    const args = qemuArguments({ spec, accelerator, disk, tscKhz });
-    const command = setpriv === undefined ? [qemu] : [setpriv, '--pdeathsig', 'KILL', '--no-new-privs', '--', qemu];
-    const deadline = Date.now() + DEADLINES[accelerator].boot;
-    for (let attempt = 1; ; attempt += 1) {
-      if (signal?.aborted) throw new MachineError('boot-aborted', `the boot of "${spec.key}" was cancelled`);
-      progress(accelerator === 'kvm' ? 'booting' : 'booting (software emulation)');
-      const machine = new QemuMachine(spec, accelerator, [...command, ...args]);
-      try {
-        await machine.ready(deadline, signal);
-        return machine;
-      } catch (error) {
-        machine.kill();
-        await machine.gone;
-        const hung = accelerator === 'tcg' && attempt === 1 && !machine.alive && !signal?.aborted;
-        if (!hung || !(error instanceof MachineError) || error.code !== 'boot-timeout') throw error;
-        progress('the emulated guest hung while starting; booting it once more');
-      }
-    }
+    const common = { spec, accelerator, disk, tscKhz, readOnlyMemory: opensReadOnly(version) };
+    const prefix = setpriv === undefined ? [qemu] : [setpriv, '--pdeathsig', 'KILL', '--no-new-privs', '--', qemu];
+    return {
+      spec,
+      accelerator,
+      snapshot: new Snapshot(spec.dir, disk),
+      command: (memory, incoming) => [...prefix, ...qemuArguments({ ...common, memory, incoming })],
+      fingerprint: fingerprintOf(qemuIdentity(qemu, version), [
+        ...qemuArguments({ ...common, memory: '', incoming: true }),
+        spec.image.kernel,
+        spec.image.initrd,
+      ]),
+    };
   }
 }
 
-class QemuMachine implements RunningMachine, Pausable {
-  readonly accelerator: 'kvm' | 'tcg';
-  readonly gone: Promise<MachineEnd>;
-  readonly sync: () => Promise<void>;
-  /** True once the guest's kernel runs programs. */
-  alive = false;
-  readonly #spec: MachineSpec;
-  readonly #child: ChildProcess;
-  readonly #channel: GuestChannel;
-  readonly #qmp: Qmp;
-  readonly #console = new RingBuffer(CONSOLE_BYTES);
-  readonly #complaints = new RingBuffer(TAIL_BYTES);
-  readonly #aliveSignal = Promise.withResolvers<void>();
-  #reason: string | undefined;
-
-  constructor(spec: MachineSpec, accelerator: 'kvm' | 'tcg', command: readonly string[]) {
-    this.#spec = spec;
-    this.accelerator = accelerator;
-    const [file = '', ...args] = command;
-    this.#child = spawn(file, args, { cwd: spec.dir, stdio: ['ignore', 'pipe', 'pipe', 'pipe', 'pipe'] });
-    try {
-      if (this.#child.pid !== undefined) claim(spec.dir, this.#child.pid);
-    } catch (error) {
-      this.#child.kill('SIGKILL');
-      throw error;
-    }
-    let head = '';
-    this.#child.stdout?.on('data', (data: Buffer) => {
-      this.#console.push(data);
-      if (this.alive) return;
-      head = (head + data.toString('latin1')).slice(-1024);
-      this.alive = head.includes(ALIVE_MARKER);
-      if (this.alive) this.#aliveSignal.resolve();
-    });
-    this.#child.stderr?.on('data', (data: Buffer) => this.#complaints.push(data));
-    this.#qmp = new Qmp(this.#child.stdio[3] as Duplex);
-    this.#channel = new GuestChannel(this.#child.stdio[4] as Duplex, (error) => {
-      if (error.code === 'guest-protocol') this.#end(error.message);
-    });
-    this.gone = this.#watch();
-    this.sync = coalesce(() => this.#channel.control('sync', DEADLINES[this.accelerator].sync));
-  }
-
-  /** Waits for the agent and sets the guest's clock. Rejects with `boot-timeout`, `boot-aborted`, `qemu-failed`. */
-  async ready(deadline: number, signal?: AbortSignal): Promise<void> {
-    const limits = DEADLINES[this.accelerator];
-    const failure = Promise.withResolvers<never>();
-    const late = (what: string) => () =>
-      failure.reject(new MachineError('boot-timeout', `machine "${this.#spec.key}" ${what}`, { detail: this.#tail() }));
-    const remaining = Math.max(0, deadline - Date.now());
-    const aliveTimer = setTimeout(late('hung before its kernel ran anything'), Math.min(limits.alive, remaining));
-    const bootTimer = setTimeout(late(`did not start within ${limits.boot / 1000} s`), remaining);
-    const abort = () =>
-      failure.reject(new MachineError('boot-aborted', `the boot of "${this.#spec.key}" was cancelled`));
-    signal?.addEventListener('abort', abort, { once: true });
-    if (signal?.aborted) abort();
-    this.#aliveSignal.promise.then(() => clearTimeout(aliveTimer));
-    this.gone.then(({ reason }) =>
-      failure.reject(
-        new MachineError(this.#failureCode(), `machine "${this.#spec.key}" did not start: ${reason}`, {
-          detail: this.#tail(),
-        }),
-      ),
-    );
-    failure.promise.catch(() => undefined);
-    try {
-      await Promise.race([this.#channel.hello.catch(() => failure.promise), failure.promise]);
-      await Promise.race([this.#channel.control('time', remaining, { ms: Date.now() }), failure.promise]);
-    } finally {
-      clearTimeout(aliveTimer);
-      clearTimeout(bootTimer);
-      signal?.removeEventListener('abort', abort);
-    }
-  }
-
-  spawn(spec: ProcessSpec): Promise<ServerProcess> {
-    return this.#channel.spawn(spec, DEADLINES[this.accelerator].spawn);
-  }
-
-  async stop(): Promise<void> {
-    const { grace, stop } = DEADLINES[this.accelerator];
-    const timer = setTimeout(() => this.#end('it did not shut down in time and was ended'), stop);
-    this.#reason ??= 'it was shut down';
-    // A paused guest could not answer; for a running one this changes nothing.
-    await this.#qmp.command('cont', MONITOR_DEADLINE_MS).catch(() => undefined);
-    // The guest powers off right after its answer, or instead of it: `gone` tells, the timer bounds.
-    this.#channel.control('shutdown', stop, { graceMs: grace }).catch(() => undefined);
-    await this.gone;
-    clearTimeout(timer);
-  }
-
-  async pause(): Promise<void> {
-    await this.#qmp.command('stop', MONITOR_DEADLINE_MS);
-  }
-
-  async resume(): Promise<void> {
-    await this.#qmp.command('cont', MONITOR_DEADLINE_MS);
-    await this.#channel.control('time', DEADLINES[this.accelerator].sync, { ms: Date.now() });
-  }
-
-  kill(): void {
-    this.#end('it was killed');
-  }
-
-  #end(reason: string): void {
-    this.#reason ??= reason;
-    this.#child.kill('SIGKILL');
-  }
-
-  #watch(): Promise<MachineEnd> {
-    return new Promise((resolve) => {
-      const settle = (what: string) => {
-        release(this.#spec.dir);
-        const reason = this.#reason ?? what;
-        this.#channel.close(new MachineError('machine-gone', `machine "${this.#spec.key}" ended: ${reason}`));
-        resolve({ reason, consoleTail: this.#tail() });
-      };
-      this.#child.once('error', (error) => settle(`QEMU cannot be started: ${error.message}`));
-      this.#child.once('exit', (code, signal) => {
-        // Power-off from inside is a clean exit of QEMU; the pipes may still hold the console's last lines.
-        setImmediate(() => settle(code === 0 ? 'the guest powered off' : this.#crashReason(code, signal)));
-      });
-    });
-  }
-
-  #crashReason(code: number | null, signal: string | null): string {
-    const complaint = this.#complaints.tail(1000).trim().split('\n').at(-1);
-    return `QEMU ended (${code ?? signal})${complaint ? `: ${complaint}` : ''}`;
-  }
-
-  #failureCode(): 'machine-busy' | 'qemu-failed' {
-    return /lock/.test(this.#complaints.tail(TAIL_BYTES)) ? 'machine-busy' : 'qemu-failed';
-  }
-
-  #tail(): string {
-    return this.#console.tail(TAIL_BYTES);
-  }
+/** Whether this QEMU can open a memory file for reading only and still let the guest write its copy (8.2). */
+export function opensReadOnly(version: string): boolean {
+  const [major = 0, minor = 0] = (/version (\d+)\.(\d+)/.exec(version) ?? []).slice(1).map(Number);
+  return major > 8 || (major === 8 && minor >= 2);
 }

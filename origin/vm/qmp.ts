@@ -17,6 +17,7 @@ export class Qmp {
   readonly #socket: Duplex;
   readonly #waiters = new Map<number, Waiter>();
   readonly ready: Promise<void>;
+  readonly #listeners = new Set<(event: string, data: Record<string, unknown>) => void>();
   #partial = '';
   #lastId = 0;
   #closed: MachineError | undefined;
@@ -39,7 +40,7 @@ export class Qmp {
   }
 
   /** Runs a monitor command. Rejects with `qemu-failed`, or `machine-gone` when QEMU ends meanwhile. */
-  async command(execute: string, timeoutMs: number): Promise<unknown> {
+  async command(execute: string, timeoutMs: number, args?: Readonly<Record<string, unknown>>): Promise<unknown> {
     if (execute !== 'qmp_capabilities') await this.ready;
     if (this.#closed !== undefined) throw this.#closed;
     this.#lastId += 1;
@@ -59,8 +60,34 @@ export class Qmp {
           reject(error);
         },
       });
-      this.#socket.write(`${JSON.stringify({ execute, id })}\n`);
+      this.#socket.write(`${JSON.stringify({ execute, id, ...(args === undefined ? {} : { arguments: args }) })}\n`);
     });
+  }
+
+  /** The first event from now on that `wanted` picks, as what that returns. Rejects with `qemu-failed`, `machine-gone`. */
+  async event<T>(
+    wanted: (event: string, data: Record<string, unknown>) => T | undefined,
+    timeoutMs: number,
+  ): Promise<T> {
+    const found = Promise.withResolvers<T>();
+    const listener = (event: string, data: Record<string, unknown>) => {
+      const value = wanted(event, data);
+      if (value !== undefined) found.resolve(value);
+    };
+    const timer = setTimeout(
+      () => found.reject(new MachineError('qemu-failed', `QEMU said nothing within ${timeoutMs / 1000} s`)),
+      timeoutMs,
+    );
+    const gone = () => found.reject(new MachineError('machine-gone', 'QEMU closed its monitor'));
+    this.#socket.once('close', gone);
+    this.#listeners.add(listener);
+    try {
+      return await found.promise;
+    } finally {
+      clearTimeout(timer);
+      this.#socket.off('close', gone);
+      this.#listeners.delete(listener);
+    }
   }
 
   #receive(data: Buffer, greeted: () => void): void {
@@ -73,6 +100,10 @@ export class Qmp {
     for (const line of lines) {
       const message = parse(line);
       if (message?.QMP !== undefined) greeted();
+      if (typeof message?.event === 'string') {
+        const said = typeof message.data === 'object' && message.data !== null ? message.data : {};
+        for (const listener of this.#listeners) listener(message.event, said as Record<string, unknown>);
+      }
       if (typeof message?.id !== 'number') continue;
       const waiter = this.#waiters.get(message.id);
       this.#waiters.delete(message.id);

@@ -2,6 +2,7 @@
  * A stdio MCP server that does what a test tells it to, also what no good server does. Plain JavaScript without
  * dependencies: it runs as a child process and inside a guest. One tool, `do`, whose `action` chooses.
  */
+import { readFileSync } from 'node:fs';
 import { createInterface } from 'node:readline';
 
 const send = (message) => process.stdout.write(`${JSON.stringify({ jsonrpc: '2.0', ...message })}\n`);
@@ -21,6 +22,9 @@ const actions = {
   pid: (id) => text(id, process.pid),
   /** A number kept in memory: shows which sessions share a process. */
   count: (id) => text(id, ++counter),
+  now: (id) => text(id, Date.now()),
+  /** A fresh random number of the kernel. */
+  random: (id) => text(id, readFileSync('/proc/sys/kernel/random/uuid', 'utf8')),
   never: () => undefined,
   later: (id, args) => setTimeout(() => text(id, args.value), args.ms),
   crash: (_id, args) => {

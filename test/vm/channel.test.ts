@@ -1,5 +1,5 @@
 import { Duplex } from 'node:stream';
-import { expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import {
   CHANNEL,
   decodeCredit,
@@ -28,7 +28,8 @@ function hostileGuest() {
     },
   });
   const closed = Promise.withResolvers<MachineError>();
-  const channel = new GuestChannel(pipe, closed.resolve);
+  const channel = new GuestChannel(closed.resolve);
+  channel.attach(pipe);
   return { channel, sent, closed: closed.promise, say: (...wire: Buffer[]) => wire.map((frame) => pipe.push(frame)) };
 }
 
@@ -150,4 +151,81 @@ test('when the pipe closes, waiters and streams learn it', async () => {
   await expect(waiting).rejects.toMatchObject({ code: 'machine-gone' });
   expect(await lost).toMatchObject({ code: 'machine-gone' });
   expect(await guest.child.exited).toEqual({ code: null, signal: 'SIGKILL' });
+});
+
+describe('a guest that freezes', () => {
+  const control = (sent: Frame[]) =>
+    sent.filter(({ type }) => type === FRAME.control).map((frame) => decodeJson(frame));
+  const reply = (sent: Frame[], said: object) =>
+    encodeJson(FRAME.control, 0, { id: control(sent).at(-1)?.id, ...said });
+
+  async function frozen() {
+    const guest = await withProcess();
+    const freezing = guest.channel.freeze(1000, false);
+    await new Promise(setImmediate);
+    guest.say(reply(guest.sent, { frozen: true }));
+    expect(await freezing).toBe(0);
+    return guest;
+  }
+
+  test('hears nothing until it thaws, then everything in order', async () => {
+    const guest = await frozen();
+    const before = guest.sent.length;
+    guest.child.stdin.write('later');
+    guest.child.kill();
+    await new Promise(setImmediate);
+    expect(guest.sent.length).toBe(before);
+    const thawing = guest.channel.thaw(1000, { ms: 5, fresh: false });
+    await new Promise(setImmediate);
+    expect(guest.sent.slice(before).map(({ type }) => type)).toEqual([FRAME.control, FRAME.stdin, FRAME.signal]);
+    expect(control(guest.sent).at(-1)).toMatchObject({ op: 'thaw', ms: 5, fresh: false });
+    guest.say(reply(guest.sent, {}));
+    await thawing;
+  });
+
+  test('and is asked to stay awake for longer goes on at once', async () => {
+    const guest = await withProcess();
+    const freezing = guest.channel.freeze(1000, false);
+    guest.child.stdin.write('now');
+    await new Promise(setImmediate);
+    expect(guest.sent.some(({ type }) => type === FRAME.stdin)).toBe(false);
+    guest.say(reply(guest.sent, { heldMs: 1e300 }));
+    expect(await freezing).toBe(24 * 3_600_000);
+    expect(guest.sent.some(({ type }) => type === FRAME.stdin)).toBe(true);
+  });
+
+  test('and speaks is cut off', async () => {
+    const guest = await frozen();
+    guest.say(encodeFrame(FRAME.stdout, 1, Buffer.from('x')));
+    expect((await guest.closed).message).toMatch(/although it is frozen/);
+  });
+
+  test('unasked is cut off', async () => {
+    const guest = await withProcess();
+    const ping = guest.channel.control('ping', 1000);
+    await new Promise(setImmediate);
+    guest.say(reply(guest.sent, { frozen: true }));
+    await expect(ping).rejects.toMatchObject({ code: 'guest-protocol' });
+  });
+
+  test('goes on over another pipe, also for a host that was started anew', async () => {
+    const { channel } = await frozen();
+    const next = new GuestChannel(() => undefined, channel.state);
+    const sent: Frame[] = [];
+    const decoder = new FrameDecoder();
+    const pipe = new Duplex({
+      read: () => undefined,
+      write: (chunk: Buffer, _encoding, done) => {
+        sent.push(...decoder.push(chunk));
+        done();
+      },
+    });
+    next.attach(pipe);
+    const thawing = next.thaw(1000, { ms: 5, fresh: true });
+    await new Promise(setImmediate);
+    pipe.push(encodeFrame(FRAME.stdout, 1, Buffer.from('still here')));
+    pipe.push(reply(sent, {}));
+    await thawing;
+    expect(String(next.processes().get(1)?.stdout.read())).toBe('still here');
+  });
 });

@@ -11,9 +11,10 @@ import { afterAll, beforeAll, describe, expect, inject, test } from 'vitest';
 import { type AppImage, ensureApp } from '../../origin/images/app.ts';
 import { defaultCacheDir } from '../../origin/images/cache.ts';
 import { ensureMachineImage } from '../../origin/images/machine-image.ts';
-import type { MachineImage, MachineSpec, Pausable, RunningMachine, ServerProcess } from '../../origin/vm/driver.ts';
+import type { MachineImage, MachineSpec, RunningMachine, ServerProcess } from '../../origin/vm/driver.ts';
 import { processStart } from '../../origin/vm/pid.ts';
 import { QemuDriver } from '../../origin/vm/qemu.ts';
+import type { QemuMachine } from '../../origin/vm/qemu-machine.ts';
 
 const cacheDir = defaultCacheDir();
 const quiet = () => undefined;
@@ -23,7 +24,7 @@ let folder: string;
 let image: MachineImage;
 let app: AppImage;
 let driver: QemuDriver;
-let machine: RunningMachine & Pausable;
+let machine: QemuMachine;
 
 function specOf(name: string, withApp = false): MachineSpec {
   const files = withApp && app.path !== undefined ? { ...image, app: app.path } : image;

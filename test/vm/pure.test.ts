@@ -76,6 +76,8 @@ test('paths cannot smuggle options into the command line', () => {
     accelerator: 'kvm',
     disk: '/d/x,"file.locking=off',
     tscKhz: undefined,
+    memory: '/d/m',
+    readOnlyMemory: false,
   });
   const disks = args.filter((_, index) => args[index - 1] === '-blockdev').map((json) => JSON.parse(json) as object);
   expect(disks).toMatchObject([

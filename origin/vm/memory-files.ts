@@ -1,0 +1,189 @@
+/**
+ * The files that hold a sleeping guest's memory, written and verified.
+ *
+ * A *memory file* has every byte at its own offset and is mapped by QEMU, privately: it never changes once written. A
+ * *delta* has the pages that differ from the memory file: u32 count, then per run two u64 (offset, length), then the bytes
+ * of all runs. Both are complete on the disk (fsync) before anyone refers to them; sums are CRC-32 over the bytes in order.
+ */
+import { readFileSync } from 'node:fs';
+import { type FileHandle, open, stat } from 'node:fs/promises';
+import { crc32 } from 'node:zlib';
+import { blocksOf, type GuestMemory, type Run } from './guest-memory.ts';
+
+/** Large enough to be quick, short enough that copying one does not hold up the agent. */
+const CHUNK = 1024 * 1024;
+/** A memory file is written and summed in blocks of this size. */
+const BLOCK = 256 * 1024;
+const MAX_RUNS = 4 * 1024 * 1024;
+
+/** A file that is to be what it was. */
+export interface Sealed {
+  readonly name: string;
+  readonly bytes: number;
+  readonly sum: number;
+}
+
+/** A memory file: only `runs` of it hold anything, the rest is holes. */
+export interface SealedMemory extends Sealed {
+  readonly runs: readonly Run[];
+  /** Unchanged since it was sealed as long as this is unchanged: then it need not be read to be trusted. */
+  readonly identity: string;
+}
+
+/** An empty memory file for a guest that boots. */
+export async function createMemory(path: string, bytes: number): Promise<void> {
+  const file = await open(path, 'w', 0o600);
+  try {
+    await file.truncate(bytes);
+  } finally {
+    await file.close();
+  }
+}
+
+/** Writes the guest's whole memory: what it changed, and what its memory file held already (`known`). */
+export async function writeMemory(
+  path: string,
+  name: string,
+  memory: GuestMemory,
+  { changed, known, bytes }: { changed: readonly Run[]; known: readonly Run[]; bytes: number },
+): Promise<SealedMemory> {
+  const runs = blocksOf([...known, ...changed], BLOCK, bytes);
+  const file = await open(path, 'w', 0o600);
+  try {
+    await file.truncate(bytes);
+    let sum = 0;
+    for (const [offset, length] of pieces(runs)) {
+      const chunk = Buffer.allocUnsafe(length);
+      memory.read(offset, chunk);
+      sum = crc32(chunk, sum);
+      await writeAll(file, chunk, offset);
+    }
+    await file.sync();
+    return { name, bytes, sum, runs, identity: identityOf(await file.stat({ bigint: true })) };
+  } finally {
+    await file.close();
+  }
+}
+
+/** What is wrong with a memory file, or nothing, as far as it shows without reading it. */
+export async function faultOfMemory(path: string, sealed: SealedMemory): Promise<string | undefined> {
+  const size = await stat(path).then(
+    (status) => status.size,
+    () => undefined,
+  );
+  if (size === undefined) return 'its memory file is gone';
+  return size === sealed.bytes ? undefined : 'its memory file has another size';
+}
+
+/** What is wrong with the content of a memory file, or nothing. Reads it only when it may have been touched. */
+export async function faultInMemory(path: string, sealed: SealedMemory): Promise<string | undefined> {
+  const file = await open(path, 'r');
+  try {
+    if (identityOf(await file.stat({ bigint: true })) === sealed.identity) return undefined;
+    let sum = 0;
+    for (const [offset, length] of pieces(sealed.runs)) {
+      const chunk = Buffer.allocUnsafe(length);
+      if (!(await readAll(file, chunk, offset))) return 'its memory file is shorter than it was';
+      sum = crc32(chunk, sum);
+    }
+    return sum === sealed.sum ? undefined : 'its memory file is damaged';
+  } finally {
+    await file.close();
+  }
+}
+
+/** Writes the pages of `runs`. */
+export async function writeDelta(
+  path: string,
+  name: string,
+  memory: GuestMemory,
+  runs: readonly Run[],
+): Promise<Sealed> {
+  const head = Buffer.alloc(4 + runs.length * 16);
+  head.writeUInt32LE(runs.length, 0);
+  for (const [index, [offset, length]] of runs.entries()) {
+    head.writeBigUInt64LE(BigInt(offset), 4 + index * 16);
+    head.writeBigUInt64LE(BigInt(length), 12 + index * 16);
+  }
+  const file = await open(path, 'w', 0o600);
+  try {
+    let sum = crc32(head);
+    let at = head.length;
+    await writeAll(file, head, 0);
+    for (const group of groups(runs)) {
+      const chunk = Buffer.allocUnsafe(lengthOf(group));
+      let fill = 0;
+      for (const [offset, length] of group) {
+        memory.read(offset, chunk.subarray(fill, fill + length));
+        fill += length;
+      }
+      sum = crc32(chunk, sum);
+      await writeAll(file, chunk, at);
+      at += chunk.length;
+    }
+    await file.sync();
+    return { name, bytes: at, sum };
+  } finally {
+    await file.close();
+  }
+}
+
+/** Puts the pages of a delta, verified before, into a guest's memory. */
+export function applyDelta(delta: Buffer, memory: GuestMemory): void {
+  const count = Math.min(delta.readUInt32LE(0), MAX_RUNS);
+  let at = 4 + count * 16;
+  for (let index = 0; index < count; index += 1) {
+    const offset = Number(delta.readBigUInt64LE(4 + index * 16));
+    const length = Number(delta.readBigUInt64LE(12 + index * 16));
+    memory.write(offset, delta.subarray(at, at + length));
+    at += length;
+  }
+}
+
+export function lengthOf(runs: readonly Run[]): number {
+  return runs.reduce((sum, [, length]) => sum + length, 0);
+}
+
+/**
+ * Boot of the host, inode, size and time of the last change of content or inode, which nobody can set back: while they are
+ * the same, the content is what was written. After another boot it must be read: a power cut may have lost some of it.
+ */
+function identityOf(status: { ino: bigint; size: bigint; ctimeNs: bigint }): string {
+  const boot = readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
+  return `${boot} ${status.ino} ${status.size} ${status.ctimeNs}`;
+}
+
+function* pieces(runs: readonly Run[]): Generator<Run> {
+  for (const [offset, length] of runs) {
+    for (let at = 0; at < length; at += CHUNK) yield [offset + at, Math.min(CHUNK, length - at)];
+  }
+}
+
+/** Runs gathered until a chunk is full; none is longer than a chunk. */
+function* groups(runs: readonly Run[]): Generator<Run[]> {
+  let group: Run[] = [];
+  let size = 0;
+  for (const piece of pieces(runs)) {
+    if (size + piece[1] > CHUNK && group.length > 0) {
+      yield group;
+      group = [];
+      size = 0;
+    }
+    group.push(piece);
+    size += piece[1];
+  }
+  if (group.length > 0) yield group;
+}
+
+async function writeAll(file: FileHandle, data: Buffer, position: number): Promise<void> {
+  for (let at = 0; at < data.length; ) at += (await file.write(data, at, data.length - at, position + at)).bytesWritten;
+}
+
+async function readAll(file: FileHandle, target: Buffer, position: number): Promise<boolean> {
+  for (let at = 0; at < target.length; ) {
+    const { bytesRead } = await file.read(target, at, target.length - at, position + at);
+    if (bytesRead === 0) return false;
+    at += bytesRead;
+  }
+  return true;
+}

@@ -1,0 +1,305 @@
+/**
+ * One life of a machine on QEMU, through all its sleeps.
+ *
+ * States: starting -> running <-> paused <-> hibernated -> gone. Running and paused it has a QEMU, hibernated an image and
+ * none; `gone` is final, and everything that was started in the machine is then settled. Every wait has a deadline.
+ * Invariants: the image is complete before its QEMU is killed, and consumed before the next one runs; an operation that
+ * fails half-way leaves the machine either as it was or gone, with no QEMU.
+ */
+import { randomBytes } from 'node:crypto';
+import { SEED_BYTES } from '../guest/syscalls.ts';
+import { type ChannelState, GuestChannel } from './channel.ts';
+import { coalesce } from './coalesce.ts';
+import type {
+  Hibernation,
+  MachineEnd,
+  MachineSpec,
+  ProcessSpec,
+  RunningMachine,
+  ServerProcess,
+  Sleepable,
+} from './driver.ts';
+import { MachineError } from './error.ts';
+import { GuestMemory } from './guest-memory.ts';
+import { applyDelta } from './memory-files.ts';
+import { QemuProcess } from './qemu-process.ts';
+import type { MappedMemory, Snapshot } from './snapshot.ts';
+
+const MONITOR_DEADLINE_MS = 10_000;
+/** Loading a state takes milliseconds; a loaded host may need seconds to start QEMU. */
+const LOAD_DEADLINE_MS = 30_000;
+/** After another boot of the host the memory file is read as well: at 20 MiB a second, on a slow disk. */
+const LOAD_MS_PER_MIB = 50;
+
+/** Milliseconds. `alive` is how long the kernel may take to reach user space before the boot counts as hung. */
+export const DEADLINES = {
+  kvm: { boot: 20_000, alive: 10_000, spawn: 20_000, sync: 60_000, thaw: 10_000, grace: 2_000, stop: 10_000 },
+  tcg: { boot: 90_000, alive: 20_000, spawn: 60_000, sync: 120_000, thaw: 30_000, grace: 5_000, stop: 30_000 },
+} as const;
+
+/** What a machine needs of the driver. */
+export interface MachineHost {
+  readonly spec: MachineSpec;
+  readonly accelerator: 'kvm' | 'tcg';
+  readonly snapshot: Snapshot;
+  /** The command line of a QEMU over this memory file. */
+  command(memory: string, incoming: boolean): string[];
+  /** What must be the same for an image to be resumed. */
+  readonly fingerprint: string;
+}
+
+export class QemuMachine implements RunningMachine, Sleepable {
+  readonly accelerator: 'kvm' | 'tcg';
+  readonly gone: Promise<MachineEnd>;
+  readonly sync: () => Promise<void>;
+  readonly #host: MachineHost;
+  readonly #channel: GuestChannel;
+  readonly #gone = Promise.withResolvers<MachineEnd>();
+  readonly #limits: (typeof DEADLINES)['kvm' | 'tcg'];
+  #qemu: QemuProcess | undefined;
+  #memory: MappedMemory | undefined;
+  /** The host's end of the channel knows less than the guest's: it was made anew. */
+  #fresh: boolean;
+
+  /** With `asleep` it begins hibernated, as another life of the agent left it. */
+  constructor(host: MachineHost, asleep?: ChannelState) {
+    this.#host = host;
+    this.accelerator = host.accelerator;
+    this.#limits = DEADLINES[host.accelerator];
+    this.#fresh = asleep !== undefined;
+    this.gone = this.#gone.promise;
+    this.#channel = new GuestChannel((error) => {
+      if (error.code === 'guest-protocol') void this.#qemu?.kill(error.message);
+    }, asleep);
+    this.sync = coalesce(async () => {
+      await this.#channel.control('sync', this.#limits.sync);
+    });
+  }
+
+  get sleep(): Sleepable {
+    return this;
+  }
+
+  /** Whether the guest's kernel has run programs. */
+  get alive(): boolean {
+    return this.#qemu?.isAlive ?? false;
+  }
+
+  /** Boots. Rejects with `boot-timeout`, `boot-aborted`, `qemu-failed`, `machine-busy`; QEMU may then still run: `kill` it. */
+  async boot(memory: MappedMemory, deadline: number, signal?: AbortSignal): Promise<void> {
+    const { key } = this.#host.spec;
+    this.#memory = memory;
+    const qemu = this.#start(memory.path);
+    const failure = Promise.withResolvers<never>();
+    const fail = (code: 'boot-timeout' | 'boot-aborted' | 'machine-busy' | 'qemu-failed', what: string) =>
+      failure.reject(new MachineError(code, `machine "${key}" ${what}`, { detail: qemu.consoleTail() }));
+    const remaining = Math.max(0, deadline - Date.now());
+    const aliveTimer = setTimeout(
+      () => fail('boot-timeout', 'hung before its kernel ran anything'),
+      Math.min(this.#limits.alive, remaining),
+    );
+    const bootTimer = setTimeout(
+      () => fail('boot-timeout', `did not start within ${this.#limits.boot / 1000} s`),
+      remaining,
+    );
+    const abort = () => fail('boot-aborted', 'was not booted to the end: this was cancelled');
+    signal?.addEventListener('abort', abort, { once: true });
+    if (signal?.aborted) abort();
+    void qemu.alive.then(() => clearTimeout(aliveTimer));
+    void qemu.ended.then((reason) =>
+      fail(qemu.isLockedOut ? 'machine-busy' : 'qemu-failed', `did not start: ${reason}`),
+    );
+    failure.promise.catch(() => undefined);
+    this.#channel.attach(qemu.guest);
+    try {
+      await Promise.race([this.#channel.hello.catch(() => failure.promise), failure.promise]);
+      await Promise.race([this.#channel.control('time', remaining, { ms: Date.now() }), failure.promise]);
+    } finally {
+      clearTimeout(aliveTimer);
+      clearTimeout(bootTimer);
+      signal?.removeEventListener('abort', abort);
+    }
+  }
+
+  spawn(spec: ProcessSpec): Promise<ServerProcess> {
+    return this.#channel.spawn(spec, this.#limits.spawn);
+  }
+
+  processes(): ReadonlyMap<number, ServerProcess> {
+    return this.#channel.processes();
+  }
+
+  async stop(): Promise<void> {
+    const { grace, stop } = this.#limits;
+    const qemu = this.#qemu;
+    if (qemu === undefined) {
+      this.kill();
+      await this.gone;
+      return;
+    }
+    const timer = setTimeout(() => void qemu.kill('it did not shut down in time and was ended'), stop);
+    qemu.because('it was shut down');
+    // A paused guest could not answer; for a running one this changes nothing.
+    await qemu.qmp.command('cont', MONITOR_DEADLINE_MS).catch(() => undefined);
+    if (this.#channel.isFrozen) this.#thaw().catch(() => undefined);
+    // The guest powers off right after its answer, or instead of it: `gone` tells, the timer bounds.
+    this.#channel.control('shutdown', stop, { graceMs: grace }).catch(() => undefined);
+    await this.gone;
+    clearTimeout(timer);
+  }
+
+  kill(): void {
+    if (this.#qemu !== undefined) void this.#qemu.kill('it was killed');
+    else void this.#discard('it was discarded while it slept');
+  }
+
+  async pause(force = false): Promise<number> {
+    return await this.#orGone('it did not fall asleep', async (qemu) => {
+      const heldMs = await this.#channel.freeze(this.#limits.sync, force);
+      if (heldMs === 0) await qemu.qmp.command('stop', MONITOR_DEADLINE_MS);
+      return heldMs;
+    });
+  }
+
+  async resume(): Promise<void> {
+    await this.#orGone('it did not go on after a pause', async (qemu) => {
+      await qemu.qmp.command('cont', MONITOR_DEADLINE_MS);
+      // What is written from now on follows the thaw: nobody need wait for its answer.
+      this.#thaw().catch(() => qemu.kill('it did not go on after a pause'));
+    });
+  }
+
+  async hibernate(carry: unknown): Promise<Hibernation> {
+    const { snapshot, spec, fingerprint } = this.#host;
+    const qemu = this.#qemu;
+    const mapped = this.#memory;
+    if (qemu === undefined || mapped === undefined) throw new MachineError('machine-gone', 'it has no QEMU');
+    let memory: GuestMemory | undefined;
+    let sealed: { bytes: number; files: string[] };
+    try {
+      const devices = await snapshot.devicesPath();
+      memory = new GuestMemory(qemu.pid, mapped.path, 'r');
+      await qemu.qmp.command('xen-save-devices-state', MONITOR_DEADLINE_MS, { filename: devices.path, live: true });
+      const size = spec.memoryMiB * 1024 * 1024;
+      const said = { fingerprint, channel: this.#channel.state, carry };
+      sealed = await snapshot.seal(devices.number, { memory, mapped, bytes: size }, said);
+    } catch (cause) {
+      // The marker may be there although the last step failed.
+      await snapshot.consume().catch(() => undefined);
+      await snapshot.sweep([mapped.path]).catch(() => undefined);
+      throw new MachineError('hibernate-failed', `it stays in memory: ${messageOf(cause)}`, { cause });
+    } finally {
+      memory?.close();
+    }
+    this.#qemu = undefined;
+    this.#memory = undefined;
+    await qemu.kill('it sleeps');
+    await snapshot.sweep(sealed.files).catch(() => undefined);
+    return { bytes: sealed.bytes };
+  }
+
+  async wake(): Promise<void> {
+    const { snapshot, spec, fingerprint } = this.#host;
+    try {
+      const { manifest, delta, devices, memoryFault } = await snapshot.load(fingerprint);
+      const path = snapshot.path(manifest.memory.name);
+      const qemu = this.#start(path, devices);
+      this.#memory = { number: manifest.number, path, sealed: manifest.memory };
+      await within(LOAD_DEADLINE_MS + LOAD_MS_PER_MIB * spec.memoryMiB, qemu, async () => {
+        await qemu.qmp.ready;
+        const fault = await memoryFault;
+        if (fault !== undefined) throw new MachineError('snapshot-unusable', fault);
+        const memory = new GuestMemory(qemu.pid, path, 'r+');
+        try {
+          applyDelta(delta, memory);
+        } finally {
+          memory.close();
+        }
+        await this.#loadDevices(qemu);
+      });
+      await snapshot.consume();
+      this.#channel.attach(qemu.guest);
+      await qemu.qmp.command('cont', MONITOR_DEADLINE_MS);
+      await this.#thaw(randomBytes(SEED_BYTES));
+      // Its QEMU has the memory file open; the rest is of no use any more.
+      await snapshot.sweep([path]);
+    } catch (cause) {
+      await this.#discard(messageOf(cause));
+      if (cause instanceof MachineError) throw cause;
+      throw new MachineError('snapshot-unusable', messageOf(cause), { cause });
+    }
+  }
+
+  async #loadDevices(qemu: QemuProcess): Promise<void> {
+    const { qmp } = qemu;
+    const events = [{ capability: 'events', state: true }];
+    await qmp.command('migrate-set-capabilities', MONITOR_DEADLINE_MS, { capabilities: events });
+    const over = qmp.event((event, { status }) => {
+      return event === 'MIGRATION' && (status === 'completed' || status === 'failed') ? status : undefined;
+    }, LOAD_DEADLINE_MS);
+    over.catch(() => undefined);
+    await qmp.command('migrate-incoming', MONITOR_DEADLINE_MS, { uri: 'fd:5' });
+    if ((await over) !== 'completed') throw new MachineError('snapshot-unusable', 'QEMU refused its device state');
+  }
+
+  async #thaw(seed?: Buffer): Promise<void> {
+    const fresh = this.#fresh;
+    this.#fresh = false;
+    const extra = seed === undefined ? {} : { seed: seed.toString('base64') };
+    await this.#channel.thaw(this.#limits.thaw, { ms: Date.now(), fresh, ...extra });
+  }
+
+  #start(memory: string, devices?: Buffer): QemuProcess {
+    const { spec } = this.#host;
+    const qemu = new QemuProcess(spec.dir, this.#host.command(memory, devices !== undefined), devices);
+    this.#qemu = qemu;
+    void qemu.ended.then((reason) => {
+      // One that was hibernated is no longer ours to mourn.
+      if (this.#qemu === qemu) this.#finish({ reason, consoleTail: qemu.consoleTail() });
+    });
+    return qemu;
+  }
+
+  /** Runs a step that must succeed for the machine to be of any use. */
+  async #orGone<T>(what: string, act: (qemu: QemuProcess) => Promise<T>): Promise<T> {
+    const qemu = this.#qemu;
+    if (qemu === undefined) throw new MachineError('machine-gone', 'it has no QEMU');
+    try {
+      return await act(qemu);
+    } catch (error) {
+      await qemu.kill(`${what}: ${messageOf(error)}`);
+      throw error;
+    }
+  }
+
+  async #discard(reason: string): Promise<void> {
+    await this.#qemu?.kill(reason);
+    await this.#host.snapshot.consume().catch(() => undefined);
+    await this.#host.snapshot.sweep([]).catch(() => undefined);
+    this.#finish({ reason, consoleTail: '' });
+  }
+
+  #finish(end: MachineEnd): void {
+    this.#qemu = undefined;
+    this.#channel.close(new MachineError('machine-gone', `machine "${this.#host.spec.key}" ended: ${end.reason}`));
+    this.#gone.resolve(end);
+  }
+}
+
+/** Fails when `act` takes too long or its QEMU ends meanwhile. */
+async function within(ms: number, qemu: QemuProcess, act: () => Promise<void>): Promise<void> {
+  const failure = Promise.withResolvers<never>();
+  const fail = (why: string) => failure.reject(new MachineError('snapshot-unusable', why));
+  const timer = setTimeout(() => fail(`QEMU did not load it within ${ms / 1000} s`), ms);
+  void qemu.ended.then((reason) => fail(reason));
+  failure.promise.catch(() => undefined);
+  const acting = act();
+  acting.catch(() => undefined);
+  try {
+    await Promise.race([acting, failure.promise]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+const messageOf = (error: unknown): string => (error instanceof Error ? error.message : String(error));

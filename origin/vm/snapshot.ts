@@ -1,0 +1,244 @@
+/**
+ * A sleeping machine on the disk: the folder `sleep/` of the machine, of which `image.json` is the marker.
+ *
+ * | file | holds |
+ * | --- | --- |
+ * | `image.json` | its sum, then what belongs to the image; there exactly while the image may be resumed |
+ * | `memory-N.ram` | a memory file, mapped by QEMU |
+ * | `delta-N` | the pages that differ from the memory file |
+ * | `devices-N` | QEMU's device state |
+ *
+ * Invariants: `image.json` appears by a rename, after everything that it names has reached the disk; it is removed (and the
+ * removal has reached the disk) before anything runs on the machine's disk again, so an image is resumed at most once. What
+ * it says is believed only if every sum holds and the machine's disk is untouched since.
+ */
+import { existsSync } from 'node:fs';
+import { mkdir, open, readdir, readFile, rename, rm, stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { crc32 } from 'node:zlib';
+import { MachineError } from './error.ts';
+import type { GuestMemory } from './guest-memory.ts';
+import {
+  createMemory,
+  faultInMemory,
+  faultOfMemory,
+  lengthOf,
+  type Sealed,
+  type SealedMemory,
+  writeDelta,
+  writeMemory,
+} from './memory-files.ts';
+
+const FORMAT = 1;
+const MARKER = 'image.json';
+/** A delta above this becomes a memory file of its own: putting it back would take longer than writing it once, in bytes. */
+const MAX_DELTA = 64 * 1024 * 1024;
+const MAX_MANIFEST = 16 * 1024 * 1024;
+
+/** What an image says. */
+export interface Manifest {
+  readonly format: number;
+  readonly number: number;
+  /** Of what must be the same for the image to be of any use: QEMU, processor, machine, files. */
+  readonly fingerprint: string;
+  readonly memory: SealedMemory;
+  readonly delta: Sealed;
+  readonly devices: Sealed;
+  /** The machine's disk as it was left. */
+  readonly disk: string;
+  /** What the host's end of the guest's channel must know to go on. */
+  readonly channel: unknown;
+  /** Of the machine's owner. */
+  readonly carry: unknown;
+}
+
+/** An image that was read and found whole, but for its memory file, whose check takes longer. */
+export interface Loaded {
+  readonly manifest: Manifest;
+  readonly delta: Buffer;
+  readonly devices: Buffer;
+  /** What is wrong with the memory file, or nothing. */
+  readonly memoryFault: Promise<string | undefined>;
+}
+
+/** The memory that a running QEMU is mapped over. */
+export interface MappedMemory {
+  readonly number: number;
+  readonly path: string;
+  /** Of a guest that woke: what its memory file holds. */
+  readonly sealed?: SealedMemory;
+}
+
+export class Snapshot {
+  readonly #folder: string;
+  readonly #disk: string;
+
+  constructor(machineDir: string, disk: string) {
+    this.#folder = join(machineDir, 'sleep');
+    this.#disk = disk;
+  }
+
+  path(name: string): string {
+    return join(this.#folder, name);
+  }
+
+  /** Whether there is an image, whole or not. */
+  static exists(machineDir: string): boolean {
+    return existsSync(join(machineDir, 'sleep', MARKER));
+  }
+
+  /** Removes the image and makes an empty memory file for a boot. True when there was an image. */
+  async begin(bytes: number): Promise<{ memory: MappedMemory; discarded: boolean }> {
+    await mkdir(this.#folder, { recursive: true, mode: 0o700 });
+    const discarded = (await readdir(this.#folder)).includes(MARKER);
+    await this.consume();
+    const number = await this.#nextNumber();
+    const path = this.path(`memory-${number}.ram`);
+    await createMemory(path, bytes);
+    await this.sweep([path]);
+    return { memory: { number, path }, discarded };
+  }
+
+  /** Where QEMU is to save its devices for the next image. */
+  async devicesPath(): Promise<{ number: number; path: string }> {
+    const number = await this.#nextNumber();
+    return { number, path: this.path(`devices-${number}`) };
+  }
+
+  /**
+   * Writes the image of a stopped guest whose devices are saved. Resolves with the bytes written and the files that belong
+   * to it. Rejects with the system's error.
+   */
+  async seal(
+    number: number,
+    guest: { memory: GuestMemory; mapped: MappedMemory; bytes: number },
+    said: Pick<Manifest, 'fingerprint' | 'channel' | 'carry'>,
+  ): Promise<{ bytes: number; files: string[] }> {
+    const { memory, mapped, bytes } = guest;
+    const changed = memory.changed();
+    const isNew = mapped.sealed === undefined || lengthOf(changed) > MAX_DELTA;
+    const name = `memory-${number}.ram`;
+    const known = mapped.sealed?.runs ?? [];
+    const sealed =
+      mapped.sealed === undefined || isNew
+        ? await writeMemory(this.path(name), name, memory, { changed, known, bytes })
+        : mapped.sealed;
+    const delta = await writeDelta(this.path(`delta-${number}`), `delta-${number}`, memory, isNew ? [] : changed);
+    const devices = await sealFile(this.#folder, `devices-${number}`);
+    await syncPath(this.#disk);
+    const disk = await identityOfDisk(this.#disk);
+    await syncPath(this.#folder);
+    const manifest: Manifest = { format: FORMAT, number, memory: sealed, delta, devices, disk, ...said };
+    await this.#mark(manifest);
+    return {
+      bytes: (isNew ? lengthOf(sealed.runs) : 0) + delta.bytes + devices.bytes,
+      files: [sealed, delta, devices].map((file) => this.path(file.name)),
+    };
+  }
+
+  /**
+   * Reads and checks the image. Nothing is consumed. Rejects with `snapshot-unusable`, naming why.
+   * `trusted` is the fingerprint that the image must have.
+   */
+  async load(trusted: string): Promise<Loaded> {
+    const manifest = await this.manifest();
+    if (manifest.fingerprint !== trusted) throw unusable('it was taken by another QEMU, processor, or set of files');
+    if (manifest.disk !== (await identityOfDisk(this.#disk))) throw unusable("the machine's disk was changed since");
+    const [delta, devices] = await Promise.all([this.#unseal(manifest.delta), this.#unseal(manifest.devices)]);
+    const path = this.path(manifest.memory.name);
+    // QEMU would make the file that it misses.
+    const fault = await faultOfMemory(path, manifest.memory);
+    if (fault !== undefined) throw unusable(fault);
+    const memoryFault = faultInMemory(path, manifest.memory).catch(() => 'its memory file cannot be read');
+    return { manifest, delta, devices, memoryFault };
+  }
+
+  /** What the marker says. Rejects with `snapshot-unusable`. */
+  async manifest(): Promise<Manifest> {
+    let text: string;
+    try {
+      if ((await stat(this.path(MARKER))).size > MAX_MANIFEST) throw unusable('its description is too long');
+      text = await readFile(this.path(MARKER), 'utf8');
+    } catch (cause) {
+      throw cause instanceof MachineError ? cause : unusable('its description cannot be read', cause);
+    }
+    const [sum = '', body = ''] = text.split('\n', 2);
+    if (body === '' || sum !== sumOf(body)) throw unusable('its description is torn');
+    const manifest = JSON.parse(body) as Manifest;
+    if (manifest.format !== FORMAT) throw unusable('it has another format');
+    return manifest;
+  }
+
+  /** Removes the marker for good: from here on the image cannot be resumed. */
+  async consume(): Promise<void> {
+    await rm(this.path(MARKER), { force: true });
+    await syncPath(this.#folder);
+  }
+
+  /** Removes every file but the marker and those that are named. */
+  async sweep(keep: readonly string[]): Promise<void> {
+    for (const name of await readdir(this.#folder)) {
+      const path = this.path(name);
+      if (name !== MARKER && !keep.includes(path)) await rm(path, { force: true });
+    }
+  }
+
+  async #mark(manifest: Manifest): Promise<void> {
+    const body = JSON.stringify(manifest);
+    const temporary = this.path(`${MARKER}.tmp`);
+    const file = await open(temporary, 'w', 0o600);
+    try {
+      await file.writeFile(`${sumOf(body)}\n${body}`);
+      await file.sync();
+    } finally {
+      await file.close();
+    }
+    await rename(temporary, this.path(MARKER));
+    await syncPath(this.#folder);
+  }
+
+  async #unseal({ name, bytes, sum }: Sealed): Promise<Buffer> {
+    let data: Buffer;
+    try {
+      if ((await stat(this.path(name))).size !== bytes) throw unusable(`${name} has another size`);
+      data = await readFile(this.path(name));
+    } catch (cause) {
+      throw cause instanceof MachineError ? cause : unusable(`${name} cannot be read`, cause);
+    }
+    if (crc32(data) !== sum) throw unusable(`${name} is damaged`);
+    return data;
+  }
+
+  async #nextNumber(): Promise<number> {
+    const numbers = (await readdir(this.#folder)).map((name) => Number(/-(\d+)(\.ram)?$/.exec(name)?.[1] ?? 0));
+    return Math.max(0, ...numbers) + 1;
+  }
+}
+
+function unusable(why: string, cause?: unknown): MachineError {
+  return new MachineError('snapshot-unusable', why, { cause });
+}
+
+const sumOf = (text: string): string => crc32(text).toString(16);
+
+async function sealFile(folder: string, name: string): Promise<Sealed> {
+  const path = join(folder, name);
+  await syncPath(path);
+  const data = await readFile(path);
+  return { name, bytes: data.length, sum: crc32(data) };
+}
+
+/** Size and time of the last write: whoever writes to the disk changes them. */
+async function identityOfDisk(path: string): Promise<string> {
+  const { size, mtimeNs } = await stat(path, { bigint: true });
+  return `${size} ${mtimeNs}`;
+}
+
+async function syncPath(path: string): Promise<void> {
+  const handle = await open(path, 'r');
+  try {
+    await handle.sync();
+  } finally {
+    await handle.close();
+  }
+}

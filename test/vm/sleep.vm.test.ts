@@ -1,0 +1,254 @@
+/** Sleep on real guests: what goes on after a pause and a hibernation, what is refused, and what a crash leaves. */
+import { execFileSync, spawn } from 'node:child_process';
+import { mkdtempSync, openSync, readdirSync, readFileSync, rmSync, truncateSync, writeSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { afterAll, beforeAll, describe, expect, inject, test } from 'vitest';
+import { defaultCacheDir } from '../../origin/images/cache.ts';
+import { ensureMachineImage } from '../../origin/images/machine-image.ts';
+import type { MachineSpec, RunningMachine } from '../../origin/vm/driver.ts';
+import { processStart } from '../../origin/vm/pid.ts';
+import { QemuDriver } from '../../origin/vm/qemu.ts';
+import type { QemuMachine } from '../../origin/vm/qemu-machine.ts';
+import { Server, sleeperSpec } from './sleeper.ts';
+
+const cacheDir = defaultCacheDir();
+const quiet = () => undefined;
+let folder: string;
+let spec: MachineSpec;
+let driver: QemuDriver;
+let machine: QemuMachine;
+let server: Server;
+
+const dir = () => join(folder, 'sleeper');
+const pidOfQemu = () => (JSON.parse(readFileSync(join(dir(), 'qemu.pid'), 'utf8')) as { pid: number }).pid;
+const fileOf = (kind: string) => {
+  const name = readdirSync(join(dir(), 'sleep')).find((found) => found.startsWith(kind));
+  return join(dir(), 'sleep', name ?? `no ${kind}`);
+};
+const lag = async () => Math.abs(Date.now() - Number(await server.ask('now')));
+
+async function output(on: RunningMachine, script: string): Promise<string> {
+  const child = await on.spawn({ argv: ['sh', '-c', script], env: {}, cwd: '/data' });
+  child.stderr.resume();
+  return Buffer.concat(await child.stdout.toArray()).toString();
+}
+
+/** The machine as another life of the agent finds it. */
+async function recall(): Promise<QemuMachine> {
+  const recalled = await driver.recall(spec);
+  if (!recalled) throw new Error('There is no image.');
+  return recalled.machine as QemuMachine;
+}
+
+/** The hibernated machine as it was when `keep` was called: as often as it is wanted. */
+const keep = () => execFileSync('cp', ['-a', '--sparse=always', dir(), join(folder, 'kept')]);
+function restore(): void {
+  rmSync(dir(), { recursive: true, force: true });
+  execFileSync('cp', ['-a', '--sparse=always', join(folder, 'kept'), dir()]);
+}
+
+async function end(one: RunningMachine): Promise<void> {
+  one.kill();
+  await one.gone;
+}
+
+beforeAll(async () => {
+  if (!inject('guests')) return;
+  folder = mkdtempSync(join(tmpdir(), 'moorage-sleep-'));
+  spec = sleeperSpec(dir(), await ensureMachineImage(cacheDir, quiet));
+  driver = new QemuDriver({ cacheDir });
+  machine = await driver.boot(spec, quiet);
+  server = await Server.start(machine);
+  await output(machine, 'echo precious >/data/note; sync');
+});
+
+afterAll(async () => {
+  if (machine) await end(machine);
+  if (folder !== undefined) rmSync(folder, { recursive: true, force: true });
+});
+
+describe.runIf(inject('guests'))('a machine', () => {
+  test('that is paused does nothing, and goes on with the right time when it is resumed', async () => {
+    expect(await server.ask('count')).toBe('1');
+    const later = server.ask('later', { ms: 100, value: 'rang' });
+    expect(await machine.pause()).toBe(0);
+    const rang = later.then(() => true);
+    const asked = server.ask('count');
+    expect(await Promise.race([rang, asked, sleep(1_500, 'silence')])).toBe('silence');
+    await machine.resume();
+    expect(await Promise.all([asked, later])).toEqual(['2', 'rang']);
+    expect(await lag()).toBeLessThan(1_000);
+  });
+
+  test('stays awake as long as somebody inside asks for it', async () => {
+    const job = await machine.spawn({ argv: ['moorage-hold', '10m', '--', 'cat'], env: {}, cwd: '/' });
+    job.stdin.write('holding\n');
+    await new Promise((resolve) => job.stdout.once('data', resolve));
+    const heldMs = await machine.pause();
+    expect(heldMs).toBeGreaterThan(500_000);
+    expect(heldMs).toBeLessThanOrEqual(600_000);
+    job.stdin.end();
+    expect((await job.exited).code).toBe(0);
+    expect(await output(machine, 'moorage-hold 1h; ls /run/moorage/holds | wc -l')).toBe('1\n');
+    expect(await machine.pause()).toBeGreaterThan(3_000_000);
+    // Who puts the whole origin away asks nobody.
+    expect(await machine.pause(true)).toBe(0);
+    await machine.resume();
+    expect(await output(machine, 'rm /run/moorage/holds/*; moorage-hold soon 2>&1; echo $?')).toMatch(
+      /usage: .*\n.*\n2\n$/,
+    );
+  });
+
+  test('that hibernates has no process on the host; woken, its own go on, timers and clock included', async () => {
+    const later = server.ask('later', { ms: 200, value: 'rang' });
+    await machine.pause();
+    const pid = pidOfQemu();
+    const first = await machine.hibernate({ session: 's' });
+    expect(processStart(pid)).toBeUndefined();
+    const asked = server.ask('count');
+    await sleep(1_500);
+    await machine.wake();
+    expect(await Promise.all([asked, later])).toEqual(['3', 'rang']);
+    expect(await lag()).toBeLessThan(1_000);
+    await machine.pause();
+    const second = await machine.hibernate({ session: 's' });
+    expect(second.bytes).toBeLessThan(first.bytes / 2);
+    await machine.wake();
+    expect(await server.ask('count')).toBe('4');
+    expect(await output(machine, 'cat /data/note')).toBe('precious\n');
+  });
+
+  test('is found asleep by the next agent, with its processes; the same image gives other random numbers each time', async () => {
+    await machine.pause();
+    await machine.hibernate({ session: 's' });
+    keep();
+    await end(machine);
+    const numbers: string[] = [];
+    for (let turn = 0; turn < 2; turn += 1) {
+      restore();
+      const found = await new QemuDriver({ cacheDir }).recall(spec);
+      expect(found?.carry).toEqual({ session: 's' });
+      await found?.machine.sleep?.wake();
+      const process = found?.machine.processes?.().get(1);
+      if (!found || !process) throw new Error('The process is not there.');
+      const again = new Server(process);
+      expect(await again.ask('count')).toBe('5');
+      numbers.push(await again.ask('random'));
+      expect(await again.ask('echo', { value: 'x'.repeat(600_000) })).toHaveLength(600_000);
+      // An image is resumed at most once.
+      expect(await new QemuDriver({ cacheDir }).recall(spec)).toBeUndefined();
+      await end(found.machine);
+    }
+    expect(numbers[0]).not.toBe(numbers[1]);
+  });
+
+  test.each<[string, () => void, RegExp]>([
+    ['memory file is damaged', () => flip(fileOf('memory')), /memory file is damaged/],
+    ['memory file is cut', () => truncateSync(fileOf('memory'), 4096), /memory file has another size/],
+    ['memory file is gone', () => rmSync(fileOf('memory')), /memory file is gone/],
+    ['changed pages are damaged', () => flip(fileOf('delta')), /delta-\d+ is damaged/],
+    ['changed pages are cut', () => truncateSync(fileOf('delta'), 10), /delta-\d+ has another size/],
+    ['device state is damaged', () => flip(fileOf('devices')), /devices-\d+ is damaged/],
+    ['disk was written to', () => flip(join(dir(), 'disk.ext4')), /disk was changed since/],
+    ['QEMU is another one', () => undefined, /another QEMU/],
+  ])('whose %s is not resumed, and says why', async (what, damage, reason) => {
+    restore();
+    damage();
+    const other = what.startsWith('QEMU') ? { ...spec, cpus: 2 } : spec;
+    const found = (await driver.recall(other))?.machine;
+    await expect(found?.sleep?.wake()).rejects.toMatchObject({
+      code: 'snapshot-unusable',
+      message: expect.stringMatching(reason),
+    });
+    await found?.gone;
+    expect(await driver.recall(spec)).toBeUndefined();
+  });
+
+  test.each([
+    ['torn', (path: string) => truncateSync(path, 100)],
+    ['damaged', flip],
+  ])('whose description is %s is not even tried, and boots from its disk', async (_what, damage) => {
+    restore();
+    damage(fileOf('image.json'));
+    await expect(driver.recall(spec)).rejects.toMatchObject({ code: 'snapshot-unusable', message: /torn/ });
+  });
+
+  test('that boots again discards the image first, and has what was written before it slept', async () => {
+    restore();
+    const steps: string[] = [];
+    const fresh = await driver.boot(spec, (text) => steps.push(text));
+    expect(steps).toContain('discarded what it had in memory when it slept');
+    expect(await output(fresh, 'cat /data/note')).toBe('precious\n');
+    await end(fresh);
+    expect(await driver.recall(spec)).toBeUndefined();
+  });
+
+  // Just before: loading, the marker's removal, going on; saving devices, writing the image, ending QEMU, sweeping.
+  test.each([
+    ['migrate-incoming', 5],
+    ['consume', 5],
+    ['cont', undefined],
+    ['xen-save-devices-state', undefined],
+    ['seal', undefined],
+    ['kill', 6],
+    ['sweep', 6],
+  ])('whose agent is killed before "%s" wakes where it was, or boots cold', async (step, counted) => {
+    restore();
+    await killedBefore(step);
+    if (counted === undefined) {
+      expect(await driver.recall(spec)).toBeUndefined();
+      return;
+    }
+    const found = await recall();
+    await found.wake();
+    const process = found.processes().get(1);
+    expect(process && (await new Server(process).ask('count'))).toBe(String(counted));
+    expect(await output(found, 'cat /data/note')).toBe('precious\n');
+    await end(found);
+  });
+
+  test('that lost its image with its agent boots cold beside what both left, with what was written', async () => {
+    restore();
+    const left = await killedBefore('seal');
+    expect(processStart(left)).toBeDefined();
+    const fresh = await driver.boot(spec, quiet);
+    expect(processStart(left)).toBeUndefined();
+    expect(await output(fresh, 'cat /data/note')).toBe('precious\n');
+    expect(readdirSync(join(dir(), 'sleep'))).toHaveLength(1);
+    machine = fresh;
+  });
+
+  test('whose QEMU is killed while it hibernates is gone, and so is half an image', async () => {
+    await machine.pause();
+    const pid = pidOfQemu();
+    const failed = expect(machine.hibernate(undefined)).rejects.toMatchObject({ code: 'hibernate-failed' });
+    process.kill(pid, 'SIGKILL');
+    await failed;
+    await machine.gone;
+    expect(await driver.recall(spec)).toBeUndefined();
+  });
+});
+
+/** Changes one bit in the middle, and not the time of the last change where the disk is meant to show it. */
+function flip(path: string): void {
+  const data = readFileSync(path);
+  // A memory file is mostly holes: something that is not.
+  const at = data.findIndex((byte, index) => index >= data.length / 4 && byte !== 0);
+  const fd = openSync(path, 'r+');
+  writeSync(fd, Buffer.from([(data[at] ?? 0) ^ 1]), 0, 1, at);
+}
+
+/** Runs an agent that kills itself there. Returns the QEMU that was the folder's last. */
+async function killedBefore(step: string): Promise<number> {
+  const script = new URL('./fixtures/falls-asleep.ts', import.meta.url).pathname;
+  const agent = spawn(process.execPath, [script, dir(), step], { stdio: ['ignore', 'inherit', 'inherit'] });
+  const signal = await new Promise((resolve) => agent.once('exit', (_code, by) => resolve(by)));
+  expect(signal).toBe('SIGKILL');
+  try {
+    return pidOfQemu();
+  } catch {
+    return 0;
+  }
+}
