@@ -18,11 +18,12 @@ import { isVirtual, VirtualSessions } from './bridge/lane/virtual-sessions.ts';
 import { Lanes } from './bridge/lanes.ts';
 import { ModernPeers } from './bridge/modern-peers.ts';
 import { Sessions } from './bridge/sessions.ts';
+import { takeOver } from './bridge/take-over.ts';
 import { type ServerHost, Upstreams } from './bridge/upstreams.ts';
 import { Journal } from './journal/journal.ts';
 import { Link } from './link/link.ts';
 import type { Log } from './log.ts';
-import type { Machines } from './machines.ts';
+import type { Machines, Sleepers } from './machines.ts';
 import { discoveryOf, isHttpDefinition, type ServerDefinition } from './server.ts';
 
 /** Where the agent listens: a Unix socket (the default everywhere) or loopback TCP. */
@@ -48,7 +49,7 @@ export interface AgentOptions {
 export interface RunningAgent {
   /** Resolves when the edge knows this origin's servers. */
   readonly ready: Promise<void>;
-  /** Stops taking requests, ends the servers' processes, stops the machines in order. */
+  /** Stops taking requests, hibernates the machines that can sleep, ends everything else. */
   stop(): Promise<void>;
 }
 
@@ -57,11 +58,15 @@ export interface OriginParts {
   readonly sessions: Sessions;
   readonly journal: Journal;
   readonly lanes: Lanes;
+  /** What becomes of the processes of machines that sleep. */
+  readonly sleepers: Sleepers;
   close(): Promise<void>;
 }
 
 export function originParts(options: {
   readonly host: ServerHost;
+  /** By their names. */
+  readonly servers: ReadonlyMap<string, ServerDefinition>;
   /** As in `AgentOptions`. */
   readonly journalPath: string;
   readonly log: Log;
@@ -90,7 +95,11 @@ export function originParts(options: {
     journal.close();
   };
   const lanes = new Lanes({ peers, eras, virtual });
-  return { sessions, lanes, journal, close };
+  const sleepers: Sleepers = {
+    carry: (machine) => upstreams.carry(machine),
+    adopt: (machine, carry) => takeOver({ upstreams, sessions, peers }, options.servers, machine, carry),
+  };
+  return { sessions, lanes, journal, sleepers, close };
 }
 
 /** Calls in flight get this long to finish when the agent stops, in milliseconds. */
@@ -101,8 +110,10 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
   const { log, machines } = options;
   await refuseSecond(options.listen);
   let link: Link | undefined;
+  const servers = new Map(options.servers.map((definition) => [definition.name, definition]));
   const parts = originParts({
     host: machines,
+    servers,
     journalPath: options.journalPath,
     log,
     unasked: (to, message) => link?.publish(to, message),
@@ -112,10 +123,11 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
       ...parts,
       originId: options.originId,
       edgeKey: await importKey(options.edgeKey),
-      servers: new Map(options.servers.map((definition) => [definition.name, definition])),
+      servers,
       log,
     }),
   );
+  await machines.recall(parts.sleepers);
   // A tool may be slow: only the client and the tool decide how long a call takes.
   server.requestTimeout = 0;
   server.keepAliveTimeout = 75_000;

@@ -136,22 +136,39 @@ async function pass(
     return;
   }
   const options: AnswerOptions = {
-    resumable: message.method === 'initialize' ? undefined : () => journal.begin(grant.session, message),
     primed: isPrimed(request),
     preferStream: request.headers[PREFER_HEADER] === 'stream',
   };
+  if (message.method !== 'initialize') {
+    await passCall({ sessions, journal }, definition, grant, message, options, response);
+    return;
+  }
   const answer = new Answer(response, message.id, options);
   try {
-    if (message.method === 'initialize') {
-      answer.answer((await sessions.open(grant.session, definition, message)).initialized);
-    } else {
-      const { peer } = await sessions.get(grant.session, definition.name);
-      if (peer.listsChanged && !response.headersSent) response.setHeader(LISTS_HEADER, 'changed');
-      peer.request(grant.session, message as JsonRpcRequest, answer);
-    }
+    answer.answer((await sessions.open(grant.session, definition, message)).initialized);
   } catch (thrown) {
     if (!(thrown instanceof MoorageError)) throw thrown;
     answer.fail(thrown);
+  }
+}
+
+/** The session's process must hear before there is an answer: a session that is lost can be opened again until then. */
+async function passCall(
+  { sessions, journal }: Pick<ApiOptions, 'sessions' | 'journal'>,
+  definition: ServerDefinition,
+  grant: Grant,
+  message: JsonRpcRequest,
+  options: AnswerOptions,
+  response: ServerResponse,
+): Promise<void> {
+  try {
+    const { peer } = await sessions.get(grant.session, definition.name);
+    if (peer.listsChanged) response.setHeader(LISTS_HEADER, 'changed');
+    const resumable = () => journal.begin(grant.session, message);
+    peer.request(grant.session, message, new Answer(response, message.id, { ...options, resumable }));
+  } catch (thrown) {
+    if (!(thrown instanceof MoorageError)) throw thrown;
+    new Answer(response, message.id, options).fail(thrown);
   }
 }
 

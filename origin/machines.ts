@@ -13,8 +13,16 @@ import { type CommandPlan, planCommand } from './images/npx.ts';
 import type { Log } from './log.ts';
 import { processMachine } from './process/driver.ts';
 import type { MachineDefinition, ProcessDefinition } from './server.ts';
-import { Supervisor } from './supervisor/supervisor.ts';
-import type { MachineDriver, MachineImage, ProcessSpec, RunningMachine, ServerProcess } from './vm/driver.ts';
+import { type Lease, Supervisor } from './supervisor/supervisor.ts';
+import type {
+  MachineDriver,
+  MachineImage,
+  MachineSpec,
+  ProcessSpec,
+  RunningMachine,
+  ServerProcess,
+} from './vm/driver.ts';
+import { MachineError } from './vm/error.ts';
 
 export interface MachinesOptions {
   readonly definitions: readonly MachineDefinition[];
@@ -28,6 +36,14 @@ export interface MachinesOptions {
   readonly log: Log;
 }
 
+/** Whoever owns the processes in machines that sleep. */
+export interface Sleepers {
+  /** What is kept with the image of a machine: JSON-safe. */
+  carry(machine: string): unknown;
+  /** Takes over the processes of a machine that slept through a restart, with what was kept. */
+  adopt(machine: RunningMachine, carry: unknown): { kept: number; ended: number };
+}
+
 interface Built {
   readonly image: MachineImage;
   readonly app: AppImage;
@@ -38,6 +54,7 @@ export class Machines implements ServerHost {
   readonly #supervisor: Supervisor;
   readonly #definitions: ReadonlyMap<string, MachineDefinition>;
   readonly #images = new Map<string, Promise<Built>>();
+  #sleepers: Sleepers | undefined;
 
   constructor(options: MachinesOptions) {
     this.#options = options;
@@ -64,8 +81,27 @@ export class Machines implements ServerHost {
     }
   }
 
-  machine(definition: ProcessDefinition): Promise<RunningMachine> {
-    return this.#supervisor.ensure(definition.machine);
+  /**
+   * Finds the machines that sleep since an earlier life of the agent. Those that never sleep by themselves are woken. One
+   * whose image is of no use is reported, and boots from its disk when it is called.
+   */
+  async recall(sleepers: Sleepers): Promise<void> {
+    this.#sleepers = sleepers;
+    for (const definition of this.#definitions.values()) {
+      if (this.runtimeOf(definition.key) === 'vm') await this.#recall(definition, sleepers);
+    }
+  }
+
+  lease(definition: ProcessDefinition): Promise<Lease> {
+    return this.#supervisor.lease(definition.machine);
+  }
+
+  leaseNow(definition: ProcessDefinition, machine: RunningMachine): Lease | undefined {
+    return this.#supervisor.leaseNow(definition.machine, machine);
+  }
+
+  whenAwake(definition: ProcessDefinition, act: () => void): void {
+    this.#supervisor.whenAwake(definition.machine, act);
   }
 
   async start(server: ProcessDefinition, machine: RunningMachine): Promise<ServerProcess> {
@@ -77,27 +113,49 @@ export class Machines implements ServerHost {
   }
 
   #define(definition: MachineDefinition): void {
-    const { driver, stateDir } = this.#options;
+    const { driver } = this.#options;
     if (!driver || definition.runtime === 'process') {
       this.#supervisor.define(definition.key, () => Promise.resolve(processMachine()));
       return;
     }
-    this.#supervisor.define(definition.key, async (progress, signal) => {
-      const { image } = await this.#image(definition);
-      return await driver.boot(
-        {
-          key: definition.key,
-          dir: join(stateDir, 'machines', definition.key),
-          image,
-          memoryMiB: definition.memoryMiB,
-          cpus: definition.cpus,
-          diskMiB: definition.diskMiB,
-          hostname: definition.key.replace(/-+$/, ''),
-        },
-        progress,
-        signal,
+    this.#supervisor.define(
+      definition.key,
+      async (progress, signal) => driver.boot(await this.#spec(definition), progress, signal),
+      { sleeps: definition.sleep, carry: () => this.#sleepers?.carry(definition.key) },
+    );
+  }
+
+  async #recall(definition: MachineDefinition, sleepers: Sleepers): Promise<void> {
+    const { key } = definition;
+    const { driver, log } = this.#options;
+    if (!driver?.isAsleep?.(this.#dir(key))) return;
+    try {
+      const found = await driver.recall?.(await this.#spec(definition));
+      if (!found) return;
+      this.#supervisor.adopt(key, found.machine);
+      const { kept, ended } = sleepers.adopt(found.machine, found.carry);
+      log.info(`machine ${key}: sleeps with ${kept} server processes${ended > 0 ? `; ${ended} others end` : ''}`);
+    } catch (error) {
+      if (!(error instanceof MachineError)) throw error;
+      log.warn(`machine ${key} cannot be woken, it will boot from its disk: ${error.message}`);
+      return;
+    }
+    if (definition.sleep.pauseAfterMs === Number.POSITIVE_INFINITY) {
+      this.#supervisor.lease(key).then(
+        (lease) => lease.release(),
+        (error: Error) => log.warn(error.message),
       );
-    });
+    }
+  }
+
+  #dir(key: string): string {
+    return join(this.#options.stateDir, 'machines', key);
+  }
+
+  async #spec(definition: MachineDefinition): Promise<MachineSpec> {
+    const { key, memoryMiB, cpus, diskMiB } = definition;
+    const { image } = await this.#image(definition);
+    return { key, dir: this.#dir(key), image, memoryMiB, cpus, diskMiB, hostname: key.replace(/-+$/, '') };
   }
 
   #image(definition: MachineDefinition): Promise<Built> {

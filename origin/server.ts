@@ -13,6 +13,7 @@ import {
   type OriginServer,
 } from '../shared/config.ts';
 import { DEFAULT_DISCOVERY, type DiscoverySetting } from '../shared/link.ts';
+import type { SleepPolicy } from './supervisor/machine.ts';
 
 export interface ServerDefinition {
   readonly name: string;
@@ -49,6 +50,24 @@ export interface MachineDefinition {
   readonly memoryMiB: number;
   readonly cpus: number;
   readonly diskMiB: number;
+  readonly sleep: SleepPolicy;
+}
+
+const DEFAULT_SLEEP_MS = { pauseAfter: 10_000, hibernateAfter: 300_000, stopAfter: Number.POSITIVE_INFINITY } as const;
+
+/** A machine sleeps only when all of its servers let it: of each time the longest holds. */
+function laziest(policies: readonly MachineServer['sleep'][]): SleepPolicy {
+  const longest = (time: keyof typeof DEFAULT_SLEEP_MS) =>
+    Math.max(
+      ...policies.map((policy) =>
+        policy === 'always-on' ? Number.POSITIVE_INFINITY : (policy?.[time] ?? DEFAULT_SLEEP_MS[time]),
+      ),
+    );
+  return {
+    pauseAfterMs: longest('pauseAfter'),
+    hibernateAfterMs: longest('hibernateAfter'),
+    stopAfterMs: longest('stopAfter'),
+  };
 }
 
 const DEFAULT_MEMORY_MIB = 512;
@@ -60,8 +79,10 @@ export function serverDefinitions(config: Config): ServerDefinition[] {
   const definitions: ServerDefinition[] = [];
   for (const [name, entry] of config.servers) {
     if (isEdgeServer(entry)) continue;
+    // When it sleeps decides nothing about what runs.
+    const { sleep: _, ...what } = entry as Partial<MachineServer>;
     const deployment = createHash('sha256')
-      .update(JSON.stringify([name, entry]))
+      .update(JSON.stringify([name, what]))
       .digest('hex')
       .slice(0, 16);
     definitions.push({ name, entry, machine: machineOf(name, entry), deployment });
@@ -82,6 +103,7 @@ export function machineDefinitions(servers: readonly ServerDefinition[]): Machin
       memoryMiB: limit('memory') ?? DEFAULT_MEMORY_MIB,
       cpus: limit('cpus') ?? DEFAULT_CPUS,
       diskMiB: limit('disk') ?? DEFAULT_DISK_MIB,
+      sleep: laziest(members.map((member) => member.entry.sleep)),
     };
   });
 }

@@ -58,6 +58,34 @@ const limits = z.strictObject({
   disk: size.refine((mib) => mib >= 64, 'a machine needs a disk of at least "64M"').optional(),
 });
 
+/** A duration in milliseconds; `never` is `Infinity`. */
+const idleTime = z.union([
+  duration.transform((seconds) => seconds * 1_000),
+  z.literal('never').transform(() => Number.POSITIVE_INFINITY),
+]);
+
+/** When an idle machine sleeps, counted from its last use: see docs/servers.md. */
+const sleep = z.union(
+  [
+    z.literal('always-on'),
+    z.strictObject({
+      pauseAfter: idleTime.optional(),
+      hibernateAfter: idleTime.optional(),
+      stopAfter: idleTime.optional(),
+    }),
+  ],
+  { error: (issue) => sleepFault(issue.input) },
+);
+
+/** A union names none of its members' faults: those of the object are what its writer wants to know. */
+function sleepFault(input: unknown): string {
+  if (typeof input !== 'object' || input === null) return 'write "always-on" or { "pauseAfter": "10s", … }';
+  for (const [name, value] of Object.entries(input)) {
+    if (!idleTime.safeParse(value).success) return `${name}: write a duration such as "10s", "5m" or "7d", or "never"`;
+  }
+  return 'write "always-on" or { "pauseAfter": "10s", … }';
+}
+
 /** Members of other programs' `mcpServers` entries that say nothing to a router. */
 const CLIENT_ONLY = [
   'disabled',
@@ -97,6 +125,7 @@ const machineServer = z.strictObject({
   process: sharing,
   limits: limits.default({}),
   ...discovery,
+  sleep: sleep.optional(),
   ...clientOnly,
 });
 

@@ -30,6 +30,10 @@ export interface Channel {
   /** Bytes handed over that the server has not taken. */
   readonly unread: number;
   readonly closed: Promise<ChannelEnd>;
+  /** Resolves when the server can hear; absent where it always can. Rejects with a MoorageError when it cannot be woken. */
+  awake?(): Promise<void>;
+  /** Whether the server's process outlives us: it is then not ended with us. */
+  readonly outlives?: boolean;
   /** Ends the server's process, or the connection to it. Resolves when it is gone. */
   end(): Promise<void>;
 }

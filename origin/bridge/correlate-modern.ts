@@ -30,7 +30,16 @@ export const LISTEN = 'subscriptions/listen';
 export class ModernCorrelator implements Correlates {
   readonly #calls = new Map<CallNumber, Open>();
   readonly #lanes = new Set<string>();
-  #last = 0;
+  #last: number;
+
+  /** `last` is the number of the last request, of a channel that slept through a restart of ours. */
+  constructor(last = 0) {
+    this.#last = last;
+  }
+
+  get last(): number {
+    return this.#last;
+  }
 
   get inFlight(): number {
     return this.#calls.size;

@@ -69,6 +69,16 @@ export interface Correlates {
   abandon(): Call[];
 }
 
+/** What a correlator knows besides calls in flight, JSON-safe: kept while its process sleeps. */
+export interface CorrelatorState {
+  readonly nonce: string;
+  readonly lastCall: number;
+  readonly lastQuestion: number;
+  readonly sessions: readonly string[];
+  readonly questions: readonly (readonly [name: string, serverId: RequestId])[];
+  readonly subscribers: readonly (readonly [uri: string, sessions: readonly string[]])[];
+}
+
 /** Calls in flight in one process, at most. */
 export const MAX_IN_FLIGHT = 2_000;
 const MAX_QUESTIONS = 1_000;
@@ -87,6 +97,28 @@ export class Correlator implements Correlates {
   constructor(mode: 'own' | 'shared', nonce: string) {
     this.#mode = mode;
     this.#nonce = nonce;
+  }
+
+  /** The correlator of a process that slept through a restart of ours. */
+  static from(mode: 'own' | 'shared', state: CorrelatorState): Correlator {
+    const correlator = new Correlator(mode, state.nonce);
+    correlator.#lastCall = state.lastCall;
+    correlator.#lastQuestion = state.lastQuestion;
+    for (const session of state.sessions) correlator.#sessions.add(session);
+    for (const [name, serverId] of state.questions) correlator.#questions.set(name, { serverId, call: undefined });
+    for (const [uri, sessions] of state.subscribers) correlator.#subscribers.set(uri, new Set(sessions));
+    return correlator;
+  }
+
+  get state(): CorrelatorState {
+    return {
+      nonce: this.#nonce,
+      lastCall: this.#lastCall,
+      lastQuestion: this.#lastQuestion,
+      sessions: [...this.#sessions],
+      questions: [...this.#questions].map(([name, { serverId }]) => [name, serverId] as const),
+      subscribers: [...this.#subscribers].map(([uri, sessions]) => [uri, [...sessions]] as const),
+    };
   }
 
   get inFlight(): number {
@@ -165,11 +197,10 @@ export class Correlator implements Correlates {
     return cancelled(number, 'The client gave up this request.');
   }
 
-  /** All calls in flight, which are over now: the process is gone. */
+  /** All calls in flight, which are over now: the process is gone, or we are. */
   abandon(): Call[] {
     const calls = [...this.#calls.values()];
     this.#calls.clear();
-    this.#questions.clear();
     return calls;
   }
 

@@ -32,12 +32,18 @@ interface Verdict {
   until: number;
 }
 
+/** A channel on which the probe was answered. */
+export interface Probed {
+  readonly peer: Peer;
+  readonly correlator: ModernCorrelator;
+}
+
 export class Eras {
   readonly #upstreams: Upstreams;
   readonly #log: Log;
   readonly #now: () => number;
   readonly #verdicts = new Map<string, Verdict>();
-  readonly #probed = new Map<string, Peer>();
+  readonly #probed = new Map<string, Probed>();
   /** Whether a deployment takes `initialize`, once it showed. */
   readonly #sessions = new Map<string, boolean>();
 
@@ -80,16 +86,22 @@ export class Eras {
   }
 
   /** The channel on which the probe was answered, usable for requests; once. */
-  takeProbed(definition: ServerDefinition): Peer | undefined {
-    const peer = this.#probed.get(definition.deployment);
+  takeProbed(definition: ServerDefinition): Probed | undefined {
+    const probed = this.#probed.get(definition.deployment);
     this.#probed.delete(definition.deployment);
-    return peer;
+    return probed;
+  }
+
+  /** The verdict of an earlier life of ours, on a process that is still there. */
+  learned(definition: ServerDefinition, era: Era): void {
+    this.#verdicts.set(definition.deployment, { era: Promise.resolve(era), until: Number.POSITIVE_INFINITY });
   }
 
   async #probe(definition: ServerDefinition): Promise<Era> {
+    const correlator = new ModernCorrelator();
     const peer = await this.#upstreams.connect(definition, {
       mode: 'shared',
-      correlator: new ModernCorrelator(),
+      correlator,
       unasked: () => undefined,
     });
     const late = AbortSignal.timeout(PROBE_WITHIN_MS);
@@ -111,9 +123,10 @@ export class Eras {
     this.#log.debug(`server ${definition.name} speaks the ${era} era`);
     if (era === 'legacy') void peer.end();
     else {
-      this.#probed.set(definition.deployment, peer);
+      const probed = { peer, correlator };
+      this.#probed.set(definition.deployment, probed);
       void peer.closed.then(() => {
-        if (this.#probed.get(definition.deployment) === peer) this.#probed.delete(definition.deployment);
+        if (this.#probed.get(definition.deployment) === probed) this.#probed.delete(definition.deployment);
       });
     }
     return era;

@@ -2,11 +2,12 @@
  * Owns the channels to servers of the era without sessions: one per server for everybody, or one per owner (a lane, a
  * session) with `process: "session"`. What ended is replaced at the next request.
  */
+import { isRecord } from '../../shared/rev-2026-07-28.ts';
 import type { ServerDefinition } from '../server.ts';
 import { ModernCorrelator } from './correlate-modern.ts';
 import type { Eras } from './eras.ts';
 import type { Peer } from './peer.ts';
-import type { Upstreams } from './upstreams.ts';
+import type { PeerKind, Upstreams } from './upstreams.ts';
 
 export class ModernPeers {
   readonly #upstreams: Upstreams;
@@ -32,14 +33,27 @@ export class ModernPeers {
 
   /** Ends what belongs to one owner alone. */
   async end(definition: ServerDefinition, owner: string): Promise<void> {
-    if (definition.entry.process === 'session') await (await this.known(definition, owner))?.end();
+    // Of a machine that sleeps it ends when that wakes: nobody need wait.
+    if (definition.entry.process === 'session') void (await this.known(definition, owner))?.end();
+  }
+
+  /** Takes over a process that slept through a restart of ours. False when it is none of ours. */
+  adopt(definition: ServerDefinition, carried: unknown, connect: (kind: PeerKind) => Peer): boolean {
+    if (!isRecord(carried) || carried.of !== 'lanes') return false;
+    const peer = connect(this.#kind(definition, String(carried.key), new ModernCorrelator(Number(carried.last))));
+    this.#keep(String(carried.key), Promise.resolve(peer));
+    this.#eras.learned(definition, 'modern');
+    return true;
   }
 
   #opened(definition: ServerDefinition, owner: string): Promise<Peer> {
     const key = keyOf(definition, owner);
     const known = this.#peers.get(key);
     if (known) return known;
-    const opening = this.#open(definition);
+    return this.#keep(key, this.#open(definition, key));
+  }
+
+  #keep(key: string, opening: Promise<Peer>): Promise<Peer> {
     this.#peers.set(key, opening);
     const forget = () => {
       if (this.#peers.get(key) === opening) this.#peers.delete(key);
@@ -48,14 +62,22 @@ export class ModernPeers {
     return opening;
   }
 
-  async #open(definition: ServerDefinition): Promise<Peer> {
+  async #open(definition: ServerDefinition, key: string): Promise<Peer> {
     const probed = this.#eras.takeProbed(definition);
-    if (probed) return probed;
-    return await this.#upstreams.connect(definition, {
+    const { correlator } = probed ?? { correlator: new ModernCorrelator() };
+    const kind = this.#kind(definition, key, correlator);
+    if (!probed) return await this.#upstreams.connect(definition, kind);
+    this.#upstreams.carries(probed.peer, kind.carry);
+    return probed.peer;
+  }
+
+  #kind(definition: ServerDefinition, key: string, correlator: ModernCorrelator) {
+    return {
       mode: definition.entry.process === 'session' ? 'own' : 'shared',
-      correlator: new ModernCorrelator(),
+      correlator,
       unasked: () => undefined,
-    });
+      carry: () => ({ of: 'lanes', key, last: correlator.last }),
+    } as const satisfies PeerKind;
   }
 }
 

@@ -38,6 +38,8 @@ export interface PeerOptions {
   readonly log: Log;
   /** Makes what the server wrote durable; awaited before a tool's result is passed on. */
   readonly sync: () => Promise<void>;
+  /** Of a process that was taken over: as `SessionPeer.listsChanged` was. */
+  readonly listsChanged?: boolean;
   /** What the server says unasked. */
   readonly unasked: (sessions: readonly string[], message: JsonRpcMessage) => void;
 }
@@ -57,6 +59,8 @@ export interface SessionPeer {
   readonly listsChanged: boolean;
   request(session: string, message: JsonRpcRequest, sink: CallSink, options?: RequestOptions): void;
   notify(session: string, message: JsonRpcMessage): void;
+  /** Resolves when the server can hear. @throws MoorageError when it is gone, or its machine cannot be woken. */
+  awake?(): Promise<void>;
   /** The session has ended. What it used alone ends with it. */
   leave(session: string): void;
 }
@@ -77,13 +81,14 @@ export class Peer implements SessionPeer {
   readonly #sinks = new Map<CallNumber, CallSink>();
   #closed: MoorageError | undefined;
   #called = false;
-  #listsChanged = false;
+  #listsChanged: boolean;
   /** Resolves when the channel has closed. */
   readonly closed: Promise<void>;
 
   constructor(options: PeerOptions) {
     this.#options = options;
     this.#correlator = options.correlator;
+    this.#listsChanged = options.listsChanged ?? false;
     this.#channel = options.open({
       message: (message, via) => {
         if (this.#called && isNotification(message) && LIST_CHANGED.test(message.method)) this.#listsChanged = true;
@@ -163,6 +168,18 @@ export class Peer implements SessionPeer {
   async end(): Promise<void> {
     await this.#channel.end();
     await this.closed;
+  }
+
+  /** Resolves when the server can hear. @throws MoorageError when it is gone, or its machine cannot be woken. */
+  async awake(): Promise<void> {
+    await this.#channel.awake?.();
+    if (this.#closed) throw this.#closed;
+  }
+
+  /** We go, and nobody will hear the calls in flight; a process that outlives us stays. */
+  async letGo(): Promise<void> {
+    if (this.#channel.outlives) this.#close({ what: 'The origin was stopped', data: { cause: 'origin_stopped' } });
+    else await this.end();
   }
 
   #refusal(): MoorageError | undefined {

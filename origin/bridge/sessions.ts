@@ -13,13 +13,14 @@
 import { randomBytes } from 'node:crypto';
 import { MoorageError } from '../../shared/errors.ts';
 import type { JsonRpcMessage, JsonRpcRequest, JsonRpcResponse } from '../../shared/jsonrpc.ts';
+import { isRecord } from '../../shared/rev-2026-07-28.ts';
 import type { ServerDefinition } from '../server.ts';
-import { Correlator } from './correlate.ts';
+import { Correlator, type CorrelatorState } from './correlate.ts';
 import type { Eras } from './eras.ts';
 import type { ModernPeers } from './modern-peers.ts';
 import { asked, Peer, type SessionPeer } from './peer.ts';
 import { StatelessSession } from './stateless/session.ts';
-import type { Upstreams } from './upstreams.ts';
+import type { PeerKind, Upstreams } from './upstreams.ts';
 
 export interface Attachment {
   readonly peer: SessionPeer;
@@ -33,8 +34,25 @@ interface Entry {
   peer?: SessionPeer;
 }
 
+/** What becomes known of a process when it has answered `initialize`. */
+interface Started {
+  key?: string | undefined;
+  initialized?: JsonRpcResponse;
+}
+
 interface SharedProcess {
   readonly ready: Promise<{ peer: Peer; initialized: JsonRpcResponse }>;
+}
+
+/** What must be known of a process to take it over after a restart of ours. */
+interface CarriedSessions {
+  readonly of: 'sessions';
+  readonly mode: 'own' | 'shared';
+  /** Key of a shared process. */
+  readonly key: string | undefined;
+  readonly initialized: JsonRpcResponse;
+  readonly listsChanged: boolean;
+  readonly correlator: CorrelatorState;
 }
 
 /** Client capabilities by which a server may ask its client something (2025-11-25, basic/lifecycle). */
@@ -64,13 +82,17 @@ export class Sessions {
     return this.#entries.size;
   }
 
-  /** The open session's process. @throws MoorageError `session_unknown` when there is none, or what its opening met. */
+  /**
+   * The open session's process, able to hear.
+   * @throws MoorageError `session_unknown` when there is none (any more), or what its opening or its machine met.
+   */
   async get(session: string, server: string): Promise<Attachment> {
     const entry = this.#entries.get(session);
     if (!entry || entry.server !== server) {
       throw new MoorageError('session_unknown', 'The origin holds no process for this session.');
     }
     const attachment = await entry.attachment;
+    await attachment.peer.awake?.();
     this.touch(session);
     return attachment;
   }
@@ -114,6 +136,21 @@ export class Sessions {
   touch(session: string): void {
     const peer = this.#entries.get(session)?.peer;
     if (peer instanceof Peer) this.#upstreams.touch(peer);
+  }
+
+  /** Takes over a process that slept through a restart of ours, with its sessions. False when it is none of ours. */
+  adopt(definition: ServerDefinition, carried: unknown, connect: (kind: PeerKind) => Peer): boolean {
+    if (!isCarried(carried)) return false;
+    const { mode, key, initialized } = carried;
+    const correlator = Correlator.from(mode, carried.correlator);
+    const known = { key, initialized };
+    const kind = { ...this.#kind(mode, correlator, () => known), listsChanged: carried.listsChanged };
+    const peer = this.#watched(connect(kind));
+    const attachment = Promise.resolve({ peer, initialized });
+    for (const session of peer.sessions) this.#entries.set(session, { server: definition.name, attachment, peer });
+    if (key !== undefined) this.#share(key, attachment);
+    this.#eras.acceptedInitialize(definition);
+    return true;
   }
 
   /** Ends a session. Its own process is ended; a shared one stays for the others, and for its memory. */
@@ -179,9 +216,10 @@ export class Sessions {
     initialize: JsonRpcRequest,
     replay: boolean,
   ): Promise<Attachment> {
-    const peer = await this.#start(definition, 'own');
+    const { peer, started } = await this.#start(definition, 'own');
     peer.attach(session);
     const initialized = await this.#initialize(peer, session, definition, initialize);
+    started.initialized = initialized;
     if (replay) peer.announceInitialized();
     return { peer, initialized };
   }
@@ -190,17 +228,22 @@ export class Sessions {
     const key = JSON.stringify([definition.name, initialize.params?.protocolVersion]);
     let process = this.#shared.get(key);
     if (!process) {
-      const ready = this.#startShared(session, definition, initialize, key);
-      process = { ready };
-      this.#shared.set(key, process);
-      const created = process;
-      ready.catch(() => {
-        if (this.#shared.get(key) === created) this.#shared.delete(key);
-      });
+      process = this.#share(key, this.#startShared(session, definition, initialize, key));
     }
     const { peer, initialized } = await process.ready;
     peer.attach(session);
     return { peer, initialized: { ...initialized, id: initialize.id } };
+  }
+
+  /** Makes a process the one that sessions of this key join, until it ends. */
+  #share(key: string, ready: SharedProcess['ready']): SharedProcess {
+    const process = { ready };
+    this.#shared.set(key, process);
+    const forget = () => {
+      if (this.#shared.get(key) === process) this.#shared.delete(key);
+    };
+    ready.then(({ peer }) => peer.closed.then(forget), forget);
+    return process;
   }
 
   async #startShared(
@@ -208,11 +251,12 @@ export class Sessions {
     definition: ServerDefinition,
     initialize: JsonRpcRequest,
     key: string,
-  ): Promise<{ peer: Peer; initialized: JsonRpcResponse }> {
-    const peer = await this.#start(definition, 'shared');
-    void peer.closed.then(() => this.#shared.delete(key));
+  ): SharedProcess['ready'] {
+    const { peer, started } = await this.#start(definition, 'shared');
     const masked = { ...initialize, params: { ...initialize.params, capabilities: {} } };
     const initialized = await this.#initialize(peer, session, definition, masked);
+    started.initialized = initialized;
+    started.key = key;
     // Sent once for all: the sessions' own notifications are not passed on (correlate.ts).
     peer.announceInitialized();
     return { peer, initialized };
@@ -240,9 +284,25 @@ export class Sessions {
     }
   }
 
-  async #start(definition: ServerDefinition, mode: 'own' | 'shared'): Promise<Peer> {
+  async #start(definition: ServerDefinition, mode: 'own' | 'shared'): Promise<{ peer: Peer; started: Started }> {
     const correlator = new Correlator(mode, randomBytes(6).toString('base64url'));
-    const peer = await this.#upstreams.connect(definition, { mode, correlator, unasked: this.#unasked });
+    const started: Started = {};
+    const peer = await this.#upstreams.connect(
+      definition,
+      this.#kind(mode, correlator, () => started),
+    );
+    return { peer: this.#watched(peer), started };
+  }
+
+  #kind(mode: 'own' | 'shared', correlator: Correlator, started: () => Started): PeerKind {
+    const carry = ({ listsChanged }: Peer): CarriedSessions | undefined => {
+      const { key, initialized } = started();
+      return initialized && { of: 'sessions', mode, key, initialized, listsChanged, correlator: correlator.state };
+    };
+    return { mode, correlator, unasked: this.#unasked, carry };
+  }
+
+  #watched(peer: Peer): Peer {
     void peer.closed.then(() => this.#forget(peer));
     return peer;
   }
@@ -253,6 +313,9 @@ export class Sessions {
     }
   }
 }
+
+/** Written by us, and kept with a sum: only whose it is must be told. */
+const isCarried = (carried: unknown): carried is CarriedSessions => isRecord(carried) && carried.of === 'sessions';
 
 function isShared(definition: ServerDefinition, initialize: JsonRpcRequest): boolean {
   if (definition.entry.process !== 'auto') return definition.entry.process === 'shared';

@@ -7,6 +7,7 @@
 import { MoorageError } from '../../shared/errors.ts';
 import type { Log } from '../log.ts';
 import { isHttpDefinition, isProcessDefinition, type ProcessDefinition, type ServerDefinition } from '../server.ts';
+import type { Lease } from '../supervisor/supervisor.ts';
 import type { RunningMachine, ServerProcess } from '../vm/driver.ts';
 import { MachineError } from '../vm/error.ts';
 import type { OpenChannel } from './channel.ts';
@@ -14,11 +15,16 @@ import type { Correlates } from './correlate.ts';
 import { HttpChannel } from './http-channel.ts';
 import { Peer, type PeerOptions } from './peer.ts';
 import { StdioChannel } from './stdio-channel.ts';
+import { type Keeper, WakingChannel } from './waking-channel.ts';
 
-/** How a server is started in its machine, and the machine itself, which boots when it must. */
+/** How a server is started in its machine, and the machine itself, which boots or wakes when it must. */
 export interface ServerHost {
-  /** @throws MoorageError when the machine cannot run. */
-  machine(definition: ProcessDefinition): Promise<RunningMachine>;
+  /** The machine, running until the lease is released. @throws MoorageError when it cannot run. */
+  lease(definition: ProcessDefinition): Promise<Lease>;
+  /** As `lease`, at once, where that machine runs now. */
+  leaseNow(definition: ProcessDefinition, machine: RunningMachine): Lease | undefined;
+  /** Calls `act` once when the machine runs the next time. */
+  whenAwake(definition: ProcessDefinition, act: () => void): void;
   /** @throws MachineError when the process cannot be started. */
   start(definition: ProcessDefinition, machine: RunningMachine): Promise<ServerProcess>;
 }
@@ -28,11 +34,32 @@ export interface PeerKind {
   readonly mode: 'own' | 'shared';
   readonly correlator: Correlates;
   readonly unasked: PeerOptions['unasked'];
+  readonly listsChanged?: boolean;
+  /** What its owner must know to take it over after a restart, JSON-safe; absent for a peer that is not worth it. */
+  readonly carry?: (peer: Peer) => unknown;
+}
+
+/** A process that sleeps, as it is kept with its machine's image. */
+export interface Carried {
+  readonly server: string;
+  readonly deployment: string;
+  readonly stream: number;
+  /** As `PeerKind.carry` gave it. */
+  readonly peer: unknown;
 }
 
 interface Running {
-  readonly machine: string;
+  readonly definition: ServerDefinition;
+  /** Of a process in a machine that sleeps. */
+  readonly stream: number | undefined;
+  carry: ((peer: Peer) => unknown) | undefined;
   lastUsed: number;
+}
+
+interface Prepared {
+  readonly open: OpenChannel;
+  readonly sync: () => Promise<void>;
+  readonly stream?: number | undefined;
 }
 
 /** Server processes in one machine, or connections to one server, at most. */
@@ -55,11 +82,28 @@ export class Upstreams {
    * @throws MoorageError `machine_failed`, `server_failed`, `overloaded`.
    */
   async connect(definition: ServerDefinition, kind: PeerKind): Promise<Peer> {
-    const { open, sync } = await this.#prepare(definition);
-    const peer = new Peer({ ...kind, server: definition.name, open, sync, log: this.#log });
-    this.#running.set(peer, { machine: definition.machine, lastUsed: this.#now() });
-    void peer.closed.then(() => this.#running.delete(peer));
-    return peer;
+    return this.#add(definition, kind, await this.#prepare(definition));
+  }
+
+  /** The peer of a process that sleeps in a machine which was recalled. */
+  adopt(definition: ProcessDefinition, kind: PeerKind, machine: RunningMachine, process: ServerProcess): Peer {
+    const { stream } = process;
+    const open = this.#opener(definition, machine, process);
+    return this.#add(definition, kind, { open, sync: () => this.#sync(definition, machine), stream });
+  }
+
+  /** Says what is worth keeping of a peer that has become of use. */
+  carries(peer: Peer, carry: () => unknown): void {
+    const running = this.#running.get(peer);
+    if (running) running.carry = carry;
+  }
+
+  /** What is to be kept with the image of a machine: its processes, and what their owners must know of them. */
+  carry(machine: string): Carried[] {
+    return [...this.#running].flatMap(([peer, { definition, stream, carry }]) => {
+      if (definition.machine !== machine || stream === undefined || carry === undefined) return [];
+      return [{ server: definition.name, deployment: definition.deployment, stream, peer: carry(peer) }];
+    });
   }
 
   /** Says that a peer is in use: idle ones make room. */
@@ -68,12 +112,20 @@ export class Upstreams {
     if (running) running.lastUsed = this.#now();
   }
 
-  /** Ends every channel. */
+  /** Ends every channel, but leaves alone the processes of machines that go on sleeping. */
   async close(): Promise<void> {
-    await Promise.all([...this.#running.keys()].map((peer) => peer.end()));
+    await Promise.all([...this.#running.keys()].map((peer) => peer.letGo()));
   }
 
-  async #prepare(definition: ServerDefinition): Promise<{ open: OpenChannel; sync: () => Promise<void> }> {
+  #add(definition: ServerDefinition, kind: PeerKind, { open, sync, stream }: Prepared): Peer {
+    const { carry, ...options } = kind;
+    const peer = new Peer({ ...options, server: definition.name, open, sync, log: this.#log });
+    this.#running.set(peer, { definition, stream, carry, lastUsed: this.#now() });
+    void peer.closed.then(() => this.#running.delete(peer));
+    return peer;
+  }
+
+  async #prepare(definition: ServerDefinition): Promise<Prepared> {
     const log = this.#log;
     const server = definition.name;
     if (isHttpDefinition(definition)) {
@@ -85,10 +137,44 @@ export class Upstreams {
       };
     }
     if (!isProcessDefinition(definition)) throw new TypeError('A server is a process or an address.');
-    const machine = await this.#host.machine(definition);
-    await this.#makeRoom(definition.machine);
-    const process = await this.#start(definition, machine);
-    return { open: (events) => new StdioChannel({ server, process, log }, events), sync: () => machine.sync() };
+    const lease = await this.#host.lease(definition);
+    try {
+      const { machine } = lease;
+      await this.#makeRoom(definition.machine);
+      const process = await this.#start(definition, machine);
+      const open = this.#opener(definition, machine, process);
+      return { open, sync: () => this.#sync(definition, machine), stream: process.stream };
+    } finally {
+      // Whoever asked for the channel speaks on it at once: a machine does not fall asleep within a turn.
+      lease.release();
+    }
+  }
+
+  #opener(definition: ProcessDefinition, machine: RunningMachine, process: ServerProcess): OpenChannel {
+    const open: OpenChannel = (events) =>
+      new StdioChannel({ server: definition.name, process, log: this.#log }, events);
+    if (machine.sleep === undefined) return open;
+    const keeper: Keeper = {
+      lease: async () => {
+        const lease = await this.#host.lease(definition);
+        if (lease.machine === machine) return lease;
+        lease.release();
+        throw new MoorageError('session_unknown', 'The machine lost this process while it slept.');
+      },
+      leaseNow: () => this.#host.leaseNow(definition, machine),
+      whenAwake: (act) => this.#host.whenAwake(definition, act),
+    };
+    return (events) => new WakingChannel(open, keeper, events);
+  }
+
+  /** The machine stays awake until its disk is written, also when the call that wants it was the last. */
+  async #sync(definition: ProcessDefinition, machine: RunningMachine): Promise<void> {
+    const lease = this.#host.leaseNow(definition, machine);
+    try {
+      await machine.sync();
+    } finally {
+      lease?.release();
+    }
   }
 
   async #start(definition: ProcessDefinition, machine: RunningMachine): Promise<ServerProcess> {
@@ -106,7 +192,7 @@ export class Upstreams {
 
   /** Ends the longest idle channel of a full machine. @throws MoorageError `overloaded` when all are busy. */
   async #makeRoom(machine: string): Promise<void> {
-    const here = [...this.#running].filter(([, running]) => running.machine === machine);
+    const here = [...this.#running].filter(([, running]) => running.definition.machine === machine);
     if (here.length < MAX_PROCESSES) return;
     const idle = here.filter(([peer]) => peer.inFlight === 0).sort((a, b) => a[1].lastUsed - b[1].lastUsed);
     const victim = idle[0];

@@ -2,20 +2,48 @@
  * Owns the life of one machine as a pure state machine: `(state, event) -> (state, effects)`. No clock, no I/O.
  *
  * ```
- * absent ──want──▶ booting ──booted──▶ running ──gone──▶ stopped ──want──▶ booting
- *                     │                   │
- *                 boot-failed            stop ──▶ stopping ──gone──▶ stopped
- *                     ▼
- *                  failed ──want, after its pause──▶ booting
+ * absent, stopped ──want──▶ booting ──booted──▶ running ──idle──▶ pausing ──paused──▶ paused ──idle──▶ hibernating
+ *                              │                  ▲  ▲               │ held             │ want             │ hibernated
+ *                         boot-failed             │  └───────────────┘                  ▼                  ▼
+ *                              ▼                  ├──────────resumed────────────── resuming           hibernated
+ *                            failed               └──────────woken─────── waking ◀──────want────────────── ┘
+ *
+ * waking ──wake-failed──▶ booting (cold, reported)     any ──gone──▶ stopped, or booting when calls wait
+ * hibernated ──idle──▶ stopping                        any ──stop──▶ hibernated where it can sleep, else stopping ▶ stopped
  * ```
- * Invariants: at most one `boot` effect is unanswered at any time, so a disk never has two machines; every `want` is
- * answered by exactly one `ready` or `refuse` effect (all waiting ones at once); nothing boots while stopping.
+ * A *lease* keeps the machine running: every call that is answered with `ready` holds one until its `release`. Leases exist
+ * in `running` alone; sleep begins only without any.
+ *
+ * Invariants: at most one of the effects `boot`, `pause`, `resume`, `hibernate`, `wake`, `stop` is unanswered at any time, so
+ * a disk never has two machines; every `want` is answered by exactly one `ready` or `refuse` effect (all waiting ones at
+ * once, in order); a call that arrives while the machine falls asleep waits and wakes it.
  */
+
+/** When an idle machine goes to sleep, in milliseconds since its last use; Infinity for never. */
+export interface SleepPolicy {
+  readonly pauseAfterMs: number;
+  readonly hibernateAfterMs: number;
+  readonly stopAfterMs: number;
+}
+
+/** `stopping` remembers that the machine is to be put away as soon as what is under way has ended. */
+interface UnderWay {
+  readonly waiting: number;
+  readonly stopping: boolean;
+}
 
 export type MachineState =
   | { readonly name: 'absent' | 'stopped' }
-  | { readonly name: 'booting'; readonly failures: number; readonly waiting: number; readonly stopAfter: boolean }
-  | { readonly name: 'running' }
+  | ({ readonly name: 'booting'; readonly failures: number } & UnderWay)
+  /** `awakeUntil` is set when somebody inside the machine, or a failed attempt, asks to leave it awake. */
+  | { readonly name: 'running'; readonly leases: number; readonly idleSince: number; readonly awakeUntil: number }
+  | ({ readonly name: 'pausing'; readonly idleSince: number } & UnderWay)
+  /** `stayUntil` is set when it could not be hibernated. */
+  | { readonly name: 'paused'; readonly idleSince: number; readonly stayUntil: number }
+  | ({ readonly name: 'resuming' } & UnderWay)
+  | ({ readonly name: 'hibernating'; readonly idleSince: number } & UnderWay)
+  | { readonly name: 'hibernated'; readonly idleSince: number }
+  | ({ readonly name: 'waking' } & UnderWay)
   /** `waiting` calls came while it was stopping: it boots again at once. */
   | { readonly name: 'stopping'; readonly waiting: number }
   /** `until` is when the next try may begin, in milliseconds. */
@@ -24,16 +52,32 @@ export type MachineState =
 export type MachineEvent =
   /** A call needs the machine. */
   | { readonly type: 'want' }
+  /** A call is over. */
+  | { readonly type: 'release' }
+  /** Time has passed: see `dueAt`. */
+  | { readonly type: 'tick' }
   | { readonly type: 'booted' }
   | { readonly type: 'boot-failed'; readonly reason: string }
+  | { readonly type: 'paused' }
+  /** It was not paused: somebody inside asks to stay awake for `forMs`. */
+  | { readonly type: 'held'; readonly forMs: number }
+  | { readonly type: 'resumed' }
+  | { readonly type: 'hibernated' }
+  /** It is paused as before. */
+  | { readonly type: 'hibernate-failed'; readonly reason: string }
+  | { readonly type: 'woken' }
+  /** What it had in memory is lost; its disk is free. */
+  | { readonly type: 'wake-failed'; readonly reason: string }
   /** The machine ended, asked or not. */
   | { readonly type: 'gone'; readonly reason: string }
+  /** Put it away: its owner is leaving. */
   | { readonly type: 'stop' };
 
 export type MachineEffect =
-  | { readonly type: 'boot' }
-  | { readonly type: 'stop' }
-  /** Everyone who waits may use the machine. */
+  | { readonly type: 'boot' | 'resume' | 'hibernate' | 'wake' | 'stop' }
+  /** With `force` nobody inside is asked. */
+  | { readonly type: 'pause'; readonly force: boolean }
+  /** Everyone who waits may use the machine, and has a lease. */
   | { readonly type: 'ready' }
   /** Everyone who waits is told why not. `retryAfterMs` is when a new try makes sense. */
   | { readonly type: 'refuse'; readonly reason: string; readonly retryAfterMs: number }
@@ -45,38 +89,76 @@ export interface Step {
   readonly effects: readonly MachineEffect[];
 }
 
-/** Boots asked for while one waits, at most: more are refused at once (a queue without bound helps nobody). */
+/** How a machine may sleep; absent for one that cannot. */
+export type Sleeps = SleepPolicy | undefined;
+
+/** Calls that wait for one machine, at most: more are refused at once (a queue without bound helps nobody). */
 export const MAX_WAITING = 2_000;
 const FIRST_PAUSE_MS = 1_000;
 const LONGEST_PAUSE_MS = 60_000;
+/** After a failed hibernation the next try waits this long, in milliseconds. */
+const HIBERNATE_AGAIN_MS = 600_000;
 
 export const ABSENT: MachineState = { name: 'absent' };
+
+/** A machine that another life of the agent hibernated. */
+export const asleepSince = (now: number): MachineState => ({ name: 'hibernated', idleSince: now });
 
 /** The pause before the next boot after `failures` failed ones in a row, in milliseconds. */
 export function pauseAfter(failures: number): number {
   return Math.min(LONGEST_PAUSE_MS, FIRST_PAUSE_MS * 2 ** Math.max(0, failures - 1));
 }
 
+/** When the next `tick` is due, in milliseconds; Infinity for never. */
+export function dueAt(state: MachineState, sleeps: Sleeps): number {
+  if (sleeps === undefined) return Number.POSITIVE_INFINITY;
+  const { pauseAfterMs, hibernateAfterMs, stopAfterMs } = sleeps;
+  switch (state.name) {
+    case 'running': {
+      if (state.leases > 0) return Number.POSITIVE_INFINITY;
+      const after = Math.min(pauseAfterMs, hibernateAfterMs, stopAfterMs);
+      return Math.max(state.idleSince + after, state.awakeUntil);
+    }
+    case 'paused':
+      return Math.min(Math.max(state.idleSince + hibernateAfterMs, state.stayUntil), state.idleSince + stopAfterMs);
+    case 'hibernated':
+      return state.idleSince + stopAfterMs;
+    default:
+      return Number.POSITIVE_INFINITY;
+  }
+}
+
 /** One step. `now` is in milliseconds. */
-export function step(state: MachineState, event: MachineEvent, now: number): Step {
+export function step(state: MachineState, event: MachineEvent, now: number, sleeps?: Sleeps): Step {
   switch (event.type) {
     case 'want':
       return want(state, now);
-    case 'booted':
-      return state.name === 'booting'
-        ? state.stopAfter
-          ? {
-              state: { name: 'stopping', waiting: 0 },
-              effects: [refusal('The machine is being stopped.'), { type: 'stop' }],
-            }
-          : { state: { name: 'running' }, effects: [{ type: 'ready' }] }
-        : stay(state);
-    case 'boot-failed':
-      return state.name === 'booting' ? bootFailed(state, event.reason, now) : stay(state);
+    case 'release':
+      return release(state, now);
+    case 'tick':
+      return now >= dueAt(state, sleeps) ? idle(state, now, sleeps) : stay(state);
+    case 'stop':
+      return stop(state, sleeps);
     case 'gone':
       return gone(state, event.reason);
-    case 'stop':
-      return stop(state);
+    case 'booted':
+      return state.name === 'booting' ? up(state, now, sleeps) : stay(state);
+    case 'resumed':
+      return state.name === 'resuming' ? up(state, now, sleeps) : stay(state);
+    case 'woken':
+      return state.name === 'waking' ? up(state, now, sleeps) : stay(state);
+    case 'boot-failed':
+      return state.name === 'booting' ? bootFailed(state, event.reason, now) : stay(state);
+    case 'paused':
+      return state.name === 'pausing' ? paused(state) : stay(state);
+    case 'held':
+      return state.name === 'pausing' ? held(state, now, now + event.forMs) : stay(state);
+    case 'hibernated':
+      return state.name === 'hibernating' ? hibernated(state) : stay(state);
+    case 'hibernate-failed':
+      return state.name === 'hibernating' ? hibernateFailed(state, event.reason, now) : stay(state);
+    case 'wake-failed':
+      return state.name === 'waking' ? lost(state, `could not be woken: ${event.reason}`) : stay(state);
   }
 }
 
@@ -84,33 +166,111 @@ function want(state: MachineState, now: number): Step {
   switch (state.name) {
     case 'absent':
     case 'stopped':
-      return { state: { name: 'booting', failures: 0, waiting: 1, stopAfter: false }, effects: [{ type: 'boot' }] };
+      return begin({ name: 'booting', failures: 0, waiting: 1, stopping: false }, 'boot');
     case 'failed':
       if (now < state.until) {
         return { state, effects: [{ type: 'refuse', reason: state.reason, retryAfterMs: state.until - now }] };
       }
-      return {
-        state: { name: 'booting', failures: state.failures, waiting: 1, stopAfter: false },
-        effects: [{ type: 'boot' }],
-      };
-    case 'booting':
-    case 'stopping':
+      return begin({ name: 'booting', failures: state.failures, waiting: 1, stopping: false }, 'boot');
+    case 'running':
+      return { state: { ...state, leases: state.leases + 1 }, effects: [{ type: 'ready' }] };
+    case 'paused':
+      return begin({ name: 'resuming', waiting: 1, stopping: false }, 'resume');
+    case 'hibernated':
+      return begin({ name: 'waking', waiting: 1, stopping: false }, 'wake');
+    default:
       // The shell refuses the one that is over the bound by itself: those who already wait keep their place.
       return { state: { ...state, waiting: Math.min(MAX_WAITING, state.waiting + 1) }, effects: [] };
-    case 'running':
-      return { state, effects: [{ type: 'ready' }] };
   }
 }
 
+function release(state: MachineState, now: number): Step {
+  if (state.name !== 'running' || state.leases === 0) return stay(state);
+  return { state: { ...state, leases: state.leases - 1, idleSince: now }, effects: [] };
+}
+
+/** The deepest sleep whose time has come, step by step. */
+function idle(state: MachineState, now: number, sleeps: Sleeps): Step {
+  switch (state.name) {
+    case 'running':
+      return {
+        state: { name: 'pausing', idleSince: state.idleSince, waiting: 0, stopping: false },
+        effects: [{ type: 'pause', force: false }],
+      };
+    case 'paused':
+      return sleeps !== undefined && now >= state.idleSince + sleeps.stopAfterMs
+        ? begin({ name: 'stopping', waiting: 0 }, 'stop')
+        : begin({ name: 'hibernating', idleSince: state.idleSince, waiting: 0, stopping: false }, 'hibernate');
+    case 'hibernated':
+      return begin({ name: 'stopping', waiting: 0 }, 'stop');
+    default:
+      return stay(state);
+  }
+}
+
+/** It runs: everyone who waited has a lease, unless it is to be put away. */
+function up(state: UnderWay, now: number, sleeps: Sleeps): Step {
+  if (state.stopping) {
+    const away = putAway(now, sleeps);
+    return { state: away.state, effects: [...refused(state), ...away.effects] };
+  }
+  const effects: MachineEffect[] = state.waiting > 0 ? [{ type: 'ready' }] : [];
+  return { state: { name: 'running', leases: state.waiting, idleSince: now, awakeUntil: 0 }, effects };
+}
+
+function putAway(idleSince: number, sleeps: Sleeps): Step {
+  if (sleeps === undefined) return begin({ name: 'stopping', waiting: 0 }, 'stop');
+  return {
+    state: { name: 'pausing', idleSince, waiting: 0, stopping: true },
+    effects: [{ type: 'pause', force: true }],
+  };
+}
+
+function paused(state: MachineState & { name: 'pausing' }): Step {
+  const { idleSince, waiting, stopping } = state;
+  if (stopping) {
+    const next = begin({ name: 'hibernating', idleSince, waiting: 0, stopping }, 'hibernate');
+    return { state: next.state, effects: [...refused(state), ...next.effects] };
+  }
+  if (waiting > 0) return begin({ name: 'resuming', waiting, stopping }, 'resume');
+  return { state: { name: 'paused', idleSince, stayUntil: 0 }, effects: [] };
+}
+
+function held(state: MachineState & { name: 'pausing' }, now: number, awakeUntil: number): Step {
+  const { waiting, stopping, idleSince } = state;
+  if (stopping) return { state, effects: [{ type: 'pause', force: true }] };
+  const effects: MachineEffect[] = waiting > 0 ? [{ type: 'ready' }] : [];
+  return {
+    state: { name: 'running', leases: waiting, idleSince: waiting > 0 ? now : idleSince, awakeUntil },
+    effects,
+  };
+}
+
+function hibernated(state: MachineState & { name: 'hibernating' }): Step {
+  const { idleSince, waiting, stopping } = state;
+  if (waiting > 0 && !stopping) return begin({ name: 'waking', waiting, stopping }, 'wake');
+  return { state: { name: 'hibernated', idleSince }, effects: refused(state) };
+}
+
+function hibernateFailed(state: MachineState & { name: 'hibernating' }, reason: string, now: number): Step {
+  const { idleSince, waiting, stopping } = state;
+  const told = report(`could not be hibernated: ${reason}`);
+  if (stopping) {
+    return { state: { name: 'stopping', waiting: 0 }, effects: [...refused(state), told, { type: 'stop' }] };
+  }
+  if (waiting > 0) return { state: { name: 'resuming', waiting, stopping }, effects: [told, { type: 'resume' }] };
+  return { state: { name: 'paused', idleSince, stayUntil: now + HIBERNATE_AGAIN_MS }, effects: [told] };
+}
+
 function bootFailed(state: MachineState & { name: 'booting' }, reason: string, now: number): Step {
-  if (state.stopAfter) return { state: { name: 'stopped' }, effects: [refusal('The machine is being stopped.')] };
+  if (state.stopping) return { state: { name: 'stopped' }, effects: refused(state) };
   const failures = state.failures + 1;
   const pause = pauseAfter(failures);
   return {
     state: { name: 'failed', failures, until: now + pause, reason },
     effects: [
       { type: 'refuse', reason, retryAfterMs: pause },
-      { type: 'report', text: `did not boot (${failures} in a row): ${reason}` },
+      report(`did not boot (${failures} in a row): ${reason}`),
     ],
   };
 }
@@ -118,29 +278,59 @@ function bootFailed(state: MachineState & { name: 'booting' }, reason: string, n
 function gone(state: MachineState, reason: string): Step {
   switch (state.name) {
     case 'running':
-      return { state: { name: 'stopped' }, effects: [{ type: 'report', text: `ended by itself: ${reason}` }] };
+    case 'paused':
+    case 'hibernated':
+      return { state: { name: 'stopped' }, effects: [report(`ended by itself: ${reason}`)] };
+    case 'pausing':
+    case 'resuming':
+    case 'hibernating':
+      return lost(state, `ended by itself: ${reason}`);
+    case 'waking':
+      return lost(state, `could not be woken: ${reason}`);
     case 'stopping':
       return state.waiting > 0
-        ? {
-            state: { name: 'booting', failures: 0, waiting: state.waiting, stopAfter: false },
-            effects: [{ type: 'boot' }],
-          }
+        ? begin({ name: 'booting', failures: 0, waiting: state.waiting, stopping: false }, 'boot')
         : { state: { name: 'stopped' }, effects: [] };
     default:
       return stay(state);
   }
 }
 
-function stop(state: MachineState): Step {
+/** Its life is over in the middle of something: calls that wait get a new one. */
+function lost(state: UnderWay, text: string): Step {
+  if (state.stopping || state.waiting === 0) {
+    return { state: { name: 'stopped' }, effects: [...refused(state), report(text)] };
+  }
+  return {
+    state: { name: 'booting', failures: 0, waiting: state.waiting, stopping: false },
+    effects: [report(text), { type: 'boot' }],
+  };
+}
+
+function stop(state: MachineState, sleeps: Sleeps): Step {
   switch (state.name) {
     case 'running':
-      return { state: { name: 'stopping', waiting: 0 }, effects: [{ type: 'stop' }] };
+      return putAway(state.idleSince, sleeps);
+    case 'paused':
+      return sleeps === undefined
+        ? begin({ name: 'stopping', waiting: 0 }, 'stop')
+        : begin({ name: 'hibernating', idleSince: state.idleSince, waiting: 0, stopping: true }, 'hibernate');
     case 'booting':
-      return { state: { ...state, stopAfter: true }, effects: [] };
+    case 'pausing':
+    case 'resuming':
+    case 'hibernating':
+    case 'waking':
+      return { state: { ...state, stopping: true }, effects: [] };
     default:
       return stay(state);
   }
 }
 
 const stay = (state: MachineState): Step => ({ state, effects: [] });
-const refusal = (reason: string): MachineEffect => ({ type: 'refuse', reason, retryAfterMs: 0 });
+const begin = (state: MachineState, type: 'boot' | 'resume' | 'hibernate' | 'wake' | 'stop'): Step => ({
+  state,
+  effects: [{ type }],
+});
+const report = (text: string): MachineEffect => ({ type: 'report', text });
+const refused = ({ waiting }: UnderWay): MachineEffect[] =>
+  waiting > 0 ? [{ type: 'refuse', reason: 'The machine is being stopped.', retryAfterMs: 0 }] : [];

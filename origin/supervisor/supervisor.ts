@@ -1,25 +1,59 @@
 /**
  * Owns the machines of this origin: the one place that acts on what `machine.ts` decides.
  *
- * Invariants: one driver call per machine at a time; a `RunningMachine` handed out by `ensure` may end at any moment and
- * says so through `gone`; after `close` nothing runs and nothing boots.
+ * Invariants: one driver call per machine at a time; a machine that was leased may end at any moment and says so through
+ * `gone`; it does not sleep before the lease is released; after `close` nothing runs and nothing boots.
  */
 import { MoorageError } from '../../shared/errors.ts';
 import type { Log } from '../log.ts';
-import type { RunningMachine } from '../vm/driver.ts';
+import type { RunningMachine, Sleepable } from '../vm/driver.ts';
 import { MachineError } from '../vm/error.ts';
-import { ABSENT, MAX_WAITING, type MachineEffect, type MachineEvent, type MachineState, step } from './machine.ts';
+import {
+  ABSENT,
+  asleepSince,
+  dueAt,
+  MAX_WAITING,
+  type MachineEffect,
+  type MachineEvent,
+  type MachineState,
+  type SleepPolicy,
+  step,
+} from './machine.ts';
 
 /** Boots one machine, whatever it is made of. Rejects with a MachineError; aborting `signal` ends a half-booted machine. */
 export type Boot = (progress: (step: string) => void, signal: AbortSignal) => Promise<RunningMachine>;
 
-interface Slot {
+/** The right to a running machine. Whoever gets one must release it; releasing it again does nothing. */
+export interface Lease {
+  readonly machine: RunningMachine;
+  release(): void;
+}
+
+export interface MachineOptions {
+  /** Absent: the machine cannot sleep. */
+  readonly sleeps?: SleepPolicy | undefined;
+  /** What is kept with the image of a machine that is hibernated. */
+  readonly carry?: () => unknown;
+}
+
+interface Slot extends MachineOptions {
+  readonly key: string;
   state: MachineState;
   readonly boot: Boot;
-  running?: RunningMachine;
-  waiters: { resolve: (machine: RunningMachine) => void; reject: (error: MoorageError) => void }[];
+  machine?: RunningMachine;
+  waiters: { resolve: (lease: Lease) => void; reject: (error: MoorageError) => void }[];
+  /** Called once each when the machine runs (again). */
+  awake: (() => void)[];
+  timer?: NodeJS.Timeout | undefined;
+  /** Resolves when the machine has been put away. */
+  readonly settled: PromiseWithResolvers<void>;
   readonly abort: AbortController;
 }
+
+/** Node's timers take no longer delay. */
+const LONGEST_TIMER_MS = 0x7fff_ffff;
+/** States in which nothing of a machine needs the agent any more. */
+const AT_REST: ReadonlySet<string> = new Set(['absent', 'stopped', 'hibernated', 'failed']);
 
 export class Supervisor {
   readonly #slots = new Map<string, Slot>();
@@ -33,8 +67,19 @@ export class Supervisor {
   }
 
   /** Makes a machine known under its key. Nothing boots until a call wants it. */
-  define(key: string, boot: Boot): void {
-    this.#slots.set(key, { state: ABSENT, boot, waiters: [], abort: new AbortController() });
+  define(key: string, boot: Boot, options: MachineOptions = {}): void {
+    const settled = Promise.withResolvers<void>();
+    const abort = new AbortController();
+    this.#slots.set(key, { ...options, key, state: ABSENT, boot, waiters: [], awake: [], settled, abort });
+  }
+
+  /** Takes over a hibernated machine, of one that has not been used yet. */
+  adopt(key: string, machine: RunningMachine): void {
+    const slot = this.#slots.get(key);
+    if (slot?.state.name !== 'absent') throw new TypeError(`Machine "${key}" is in use.`);
+    slot.state = asleepSince(this.#now());
+    this.#watch(slot, machine);
+    this.#schedule(slot);
   }
 
   /** The states of all machines, for people. */
@@ -43,10 +88,10 @@ export class Supervisor {
   }
 
   /**
-   * The running machine of `key`, booted when it is not.
+   * The machine of `key`, running: booted or woken when it must be.
    * @throws MoorageError `route_stale` (no such machine), `machine_failed` (with `data.retryAfterMs`), `overloaded`.
    */
-  ensure(key: string): Promise<RunningMachine> {
+  lease(key: string): Promise<Lease> {
     const slot = this.#slots.get(key);
     if (!slot) return Promise.reject(new MoorageError('route_stale', `This origin has no machine "${key}".`));
     if (this.#closed)
@@ -58,59 +103,151 @@ export class Supervisor {
     }
     return new Promise((resolve, reject) => {
       slot.waiters.push({ resolve, reject });
-      this.#send(key, slot, { type: 'want' });
+      this.#send(slot, { type: 'want' });
     });
   }
 
-  /** Stops every machine in order (disks synced and unmounted). Resolves when all are gone. */
+  /** A lease of `machine` at once, where it is running. */
+  leaseNow(key: string, machine: RunningMachine): Lease | undefined {
+    const slot = this.#slots.get(key);
+    if (slot?.state.name !== 'running' || slot.machine !== machine || slot.waiters.length > 0) return undefined;
+    this.#send(slot, { type: 'want' });
+    return this.#leaseOf(slot, machine);
+  }
+
+  /** Calls `act` once when the machine runs the next time; never, when it is not used again. */
+  whenAwake(key: string, act: () => void): void {
+    this.#slots.get(key)?.awake.push(act);
+  }
+
+  /** Puts every machine away in order: hibernated where it can be, else stopped. Resolves when all are. */
   async close(): Promise<void> {
     this.#closed = true;
     await Promise.all(
-      [...this.#slots].map(async ([key, slot]) => {
-        const machine = slot.running;
-        this.#send(key, slot, { type: 'stop' });
+      [...this.#slots.values()].map(async (slot) => {
+        this.#send(slot, { type: 'stop' });
         slot.abort.abort();
-        await machine?.gone;
+        if (!AT_REST.has(slot.state.name)) await slot.settled.promise;
+        clearTimeout(slot.timer);
       }),
     );
   }
 
-  #send(key: string, slot: Slot, event: MachineEvent): void {
-    const { state, effects } = step(slot.state, event, this.#now());
-    if (state.name !== slot.state.name) this.#log.debug(`machine ${key}: ${slot.state.name} -> ${state.name}`);
-    slot.state = state;
-    for (const effect of effects) this.#act(key, slot, effect);
+  #leaseOf(slot: Slot, machine: RunningMachine): Lease {
+    let held = true;
+    return {
+      machine,
+      release: () => {
+        if (held && slot.machine === machine) this.#send(slot, { type: 'release' });
+        held = false;
+      },
+    };
   }
 
-  #act(key: string, slot: Slot, effect: MachineEffect): void {
+  #send(slot: Slot, event: MachineEvent): void {
+    const { state, effects } = step(slot.state, event, this.#now(), slot.sleeps);
+    if (state.name !== slot.state.name) this.#log.debug(`machine ${slot.key}: ${slot.state.name} -> ${state.name}`);
+    slot.state = state;
+    for (const effect of effects) this.#act(slot, effect);
+    this.#schedule(slot);
+    if (this.#closed && AT_REST.has(slot.state.name)) slot.settled.resolve();
+  }
+
+  /** One timer per machine, for the next time at which something may be decided. */
+  #schedule(slot: Slot): void {
+    clearTimeout(slot.timer);
+    const due = dueAt(slot.state, slot.sleeps) - this.#now();
+    if (due === Number.POSITIVE_INFINITY || this.#closed) return;
+    const delay = Math.min(Math.max(0, due), LONGEST_TIMER_MS);
+    slot.timer = setTimeout(() => this.#send(slot, { type: 'tick' }), delay).unref();
+  }
+
+  #act(slot: Slot, effect: MachineEffect): void {
     switch (effect.type) {
       case 'boot':
-        void this.#boot(key, slot);
+        void this.#boot(slot);
         return;
       case 'stop':
-        void slot.running?.stop();
+        void slot.machine?.stop();
+        return;
+      case 'pause':
+        this.#sleep(slot, async (machine) => {
+          const heldMs = await machine.pause(effect.force);
+          return heldMs === 0 ? { type: 'paused' } : { type: 'held', forMs: heldMs };
+        });
+        return;
+      case 'resume':
+        this.#sleep(slot, async (machine) => {
+          await machine.resume();
+          return { type: 'resumed' };
+        });
+        return;
+      case 'hibernate':
+        this.#sleep(slot, (machine) => this.#hibernate(slot, machine));
+        return;
+      case 'wake':
+        this.#sleep(slot, (machine) => this.#wake(slot, machine));
         return;
       case 'ready':
-        for (const waiter of slot.waiters.splice(0)) {
-          if (slot.running) waiter.resolve(slot.running);
-        }
+        this.#ready(slot);
         return;
       case 'refuse': {
         const data = effect.retryAfterMs > 0 ? { retryAfterMs: effect.retryAfterMs } : {};
         for (const waiter of slot.waiters.splice(0)) {
           waiter.reject(
-            new MoorageError('machine_failed', `The machine "${key}" cannot run now: ${effect.reason}`, data),
+            new MoorageError('machine_failed', `The machine "${slot.key}" cannot run now: ${effect.reason}`, data),
           );
         }
         return;
       }
       case 'report':
-        this.#log.warn(`machine ${key} ${effect.text}`);
+        this.#log.warn(`machine ${slot.key} ${effect.text}`);
         return;
     }
   }
 
-  async #boot(key: string, slot: Slot): Promise<void> {
+  #ready(slot: Slot): void {
+    const { machine } = slot;
+    if (!machine) throw new TypeError(`Machine "${slot.key}" is ready without being there.`);
+    for (const waiter of slot.waiters.splice(0)) waiter.resolve(this.#leaseOf(slot, machine));
+    for (const act of slot.awake.splice(0)) act();
+  }
+
+  /** Runs one operation and tells what became of it. A machine that did not survive it says so through `gone`. */
+  #sleep(slot: Slot, act: (machine: Sleepable) => Promise<MachineEvent | undefined>): void {
+    const sleep = slot.machine?.sleep;
+    if (!sleep) throw new TypeError(`Machine "${slot.key}" cannot sleep.`);
+    act(sleep).then(
+      (event) => event && this.#send(slot, event),
+      (error: unknown) => this.#log.warn(`machine ${slot.key}: ${messageOf(error)}`),
+    );
+  }
+
+  async #hibernate(slot: Slot, machine: Sleepable): Promise<MachineEvent | undefined> {
+    const began = performance.now();
+    try {
+      const { bytes } = await machine.hibernate(slot.carry?.());
+      const took = (performance.now() - began).toFixed(0);
+      this.#log.info(`machine ${slot.key}: hibernated in ${took} ms, ${(bytes / 1e6).toFixed(1)} MB written`);
+      return { type: 'hibernated' };
+    } catch (error) {
+      return { type: 'hibernate-failed', reason: messageOf(error) };
+    }
+  }
+
+  async #wake(slot: Slot, machine: Sleepable): Promise<MachineEvent | undefined> {
+    const began = performance.now();
+    try {
+      await machine.wake();
+      this.#log.info(`machine ${slot.key}: woken in ${(performance.now() - began).toFixed(0)} ms`);
+      return { type: 'woken' };
+    } catch (error) {
+      return { type: 'wake-failed', reason: messageOf(error) };
+    }
+  }
+
+  async #boot(slot: Slot): Promise<void> {
+    const { key } = slot;
     const began = this.#now();
     let machine: RunningMachine;
     try {
@@ -119,27 +256,34 @@ export class Supervisor {
       if (error instanceof MachineError) {
         this.#log.warn(`machine ${key}: ${error.message}${error.detail ? `\n${error.detail}` : ''}`);
         // Its message may hold a path of this host: callers get the code, the owner has the log.
-        this.#send(key, slot, {
+        this.#send(slot, {
           type: 'boot-failed',
           reason: `${error.code}. Its owner finds the reason in the origin's log.`,
         });
       } else {
         this.#log.error(`machine ${key}: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`);
-        this.#send(key, slot, {
+        this.#send(slot, {
           type: 'boot-failed',
           reason: "an unexpected error. Its owner finds it in the origin's log.",
         });
       }
       return;
     }
-    slot.running = machine;
-    void machine.gone.then((end) => {
-      if (slot.running === machine) delete slot.running;
-      if (slot.state.name !== 'stopping' && end.consoleTail)
-        this.#log.warn(`machine ${key}: last console lines:\n${end.consoleTail}`);
-      this.#send(key, slot, { type: 'gone', reason: end.reason });
-    });
+    this.#watch(slot, machine);
     this.#log.info(`machine ${key}: running after ${((this.#now() - began) / 1000).toFixed(1)} s`);
-    this.#send(key, slot, { type: 'booted' });
+    this.#send(slot, { type: 'booted' });
+  }
+
+  #watch(slot: Slot, machine: RunningMachine): void {
+    slot.machine = machine;
+    void machine.gone.then((end) => {
+      if (slot.machine !== machine) return;
+      delete slot.machine;
+      if (slot.state.name !== 'stopping' && end.consoleTail)
+        this.#log.warn(`machine ${slot.key}: last console lines:\n${end.consoleTail}`);
+      this.#send(slot, { type: 'gone', reason: end.reason });
+    });
   }
 }
+
+const messageOf = (error: unknown): string => (error instanceof Error ? error.message : String(error));

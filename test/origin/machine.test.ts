@@ -1,15 +1,39 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { ABSENT, type MachineEvent, type MachineState, pauseAfter, step } from '../../origin/supervisor/machine.ts';
+import {
+  ABSENT,
+  dueAt,
+  type MachineEffect,
+  type MachineEvent,
+  type MachineState,
+  pauseAfter,
+  type SleepPolicy,
+  step,
+} from '../../origin/supervisor/machine.ts';
 
-/** Runs events from `absent`; the driver's answers are part of the events. */
-function run(events: readonly MachineEvent[], now = 0) {
-  let state: MachineState = ABSENT;
-  const effects = [];
+const SLEEPS: SleepPolicy = { pauseAfterMs: 10_000, hibernateAfterMs: 300_000, stopAfterMs: 7 * 86_400_000 };
+const AWAKE: MachineState = { name: 'running', leases: 0, idleSince: 0, awakeUntil: 0 };
+const UNITS: Record<string, number> = { s: 1_000, h: 3_600_000, d: 86_400_000 };
+
+type Timed = MachineEvent & { at?: number };
+
+/** `tick@20s`: an event and when it comes. */
+function eventOf(text: string): Timed {
+  const [type = '', time] = text.split('@');
+  const at = time === undefined ? {} : { at: Number.parseInt(time, 10) * (UNITS[time.at(-1) ?? ''] ?? 1) };
+  return { type, reason: 'r', forMs: 60_000, ...at } as unknown as Timed;
+}
+
+/** Runs events; the driver's answers are part of them. A pause that asks nobody shows as `pause!`. */
+function run(events: readonly Timed[], from = 0, sleeps?: SleepPolicy, begin = ABSENT) {
+  let state = begin;
+  let now = from;
+  const effects: string[] = [];
   for (const event of events) {
-    const next = step(state, event, now);
+    now = event.at ?? now;
+    const next = step(state, event, now, sleeps);
     state = next.state;
-    effects.push(...next.effects.map((effect) => effect.type));
+    effects.push(...next.effects.map((effect) => (effect.type === 'pause' && effect.force ? 'pause!' : effect.type)));
   }
   return { state, effects };
 }
@@ -69,32 +93,219 @@ describe('machine', () => {
     expect([1, 2, 3, 20].map(pauseAfter)).toEqual([1000, 2000, 4000, 60_000]);
   });
 
-  test('whatever happens: never two boots at once, and every call is answered when a boot ends', () => {
-    const event = fc.constantFrom<MachineEvent['type']>('want', 'booted', 'boot-failed', 'gone', 'stop');
+  test.each<[string, MachineEvent[], MachineState['name'], string[]]>(
+    [
+      ['an idle machine is paused', ['tick@20s'], 'pausing', ['pause']],
+      ['a leased one is not, however long the call is silent', ['want', 'tick@9h'], 'running', ['ready']],
+      ['its time counts from the last release', ['want', 'release@60s', 'tick@69s'], 'running', ['ready']],
+      ['who asks inside stays awake', ['tick@20s', 'held', 'tick@60s'], 'running', ['pause']],
+      ['and is asked again afterwards', ['tick@20s', 'held', 'tick@81s'], 'pausing', ['pause', 'pause']],
+      [
+        'a call wakes a paused machine',
+        ['tick@20s', 'paused', 'want', 'resumed'],
+        'running',
+        ['pause', 'resume', 'ready'],
+      ],
+      [
+        'a call while it is being paused waits and wakes it',
+        ['tick@20s', 'want', 'want', 'paused', 'resumed'],
+        'running',
+        ['pause', 'resume', 'ready'],
+      ],
+      ['a paused one is hibernated', ['tick@20s', 'paused', 'tick@400s'], 'hibernating', ['pause', 'hibernate']],
+      [
+        'a call while it is being hibernated waits and wakes it',
+        ['tick@20s', 'paused', 'tick@400s', 'want', 'hibernated', 'want', 'woken'],
+        'running',
+        ['pause', 'hibernate', 'wake', 'ready'],
+      ],
+      [
+        'what cannot be hibernated stays paused for a while',
+        ['tick@20s', 'paused', 'tick@400s', 'hibernate-failed', 'tick@900s'],
+        'paused',
+        ['pause', 'hibernate', 'report'],
+      ],
+      [
+        'an image that cannot be woken is reported, and the calls that wait get a machine booted from its disk',
+        ['tick@20s', 'paused', 'tick@400s', 'hibernated', 'want', 'want', 'wake-failed', 'booted'],
+        'running',
+        ['pause', 'hibernate', 'wake', 'report', 'boot', 'ready'],
+      ],
+      [
+        'in the end only its disk is kept',
+        ['tick@20s', 'paused', 'tick@400s', 'hibernated', 'tick@8d', 'gone'],
+        'stopped',
+        ['pause', 'hibernate', 'stop'],
+      ],
+      [
+        'one that is put away while calls run is hibernated without asking anybody',
+        ['want', 'stop', 'paused', 'hibernated'],
+        'hibernated',
+        ['ready', 'pause!', 'hibernate'],
+      ],
+      [
+        'one that is put away while it wakes refuses who waits, and sleeps again',
+        ['tick@20s', 'paused', 'tick@400s', 'hibernated', 'want', 'stop', 'woken', 'paused', 'hibernated'],
+        'hibernated',
+        ['pause', 'hibernate', 'wake', 'refuse', 'pause!', 'hibernate'],
+      ],
+      [
+        'one that is lost while it is woken boots for those who wait',
+        ['tick@20s', 'paused', 'want', 'gone'],
+        'booting',
+        ['pause', 'resume', 'report', 'boot'],
+      ],
+    ].map(([name, events, ...rest]) => [name, (events as string[]).map(eventOf), ...rest] as never),
+  )('%s', (_name, events, state, effects) => {
+    const result = run(events, 0, SLEEPS, AWAKE);
+    expect(result.state.name).toBe(state);
+    expect(result.effects).toEqual(effects);
+  });
+
+  test('an always-on machine has nothing due', () => {
+    const never = Number.POSITIVE_INFINITY;
+    expect(dueAt(AWAKE, { pauseAfterMs: never, hibernateAfterMs: never, stopAfterMs: never })).toBe(never);
+    expect(dueAt(AWAKE, undefined)).toBe(never);
+  });
+
+  test('whatever happens: one operation at a time, one QEMU at most, every call answered once, no sleep under a lease', () => {
+    const moves = fc.constantFrom('want', 'release', 'wait', 'answer', 'fail', 'crash', 'stop');
     fc.assert(
-      fc.property(fc.array(event, { maxLength: 60 }), (types) => {
-        let state: MachineState = ABSENT;
-        let boots = 0;
-        let waiting = 0;
-        let now = 0;
-        for (const type of types) {
-          // The driver answers only what it was asked.
-          if ((type === 'booted' || type === 'boot-failed') && boots === 0) continue;
-          if (type === 'gone' && !['running', 'stopping'].includes(state.name)) continue;
-          now += 500;
-          if (type === 'booted' || type === 'boot-failed') boots--;
-          if (type === 'want') waiting++;
-          const next = step(state, type === 'gone' || type === 'boot-failed' ? { type, reason: 'r' } : { type }, now);
-          state = next.state;
-          for (const effect of next.effects) {
-            if (effect.type === 'boot') boots++;
-            if (effect.type === 'ready' || effect.type === 'refuse') waiting = 0;
-          }
-          expect(boots).toBeLessThanOrEqual(1);
-          expect(boots === 1).toBe(state.name === 'booting');
-          if (!['booting', 'stopping'].includes(state.name)) expect(waiting).toBe(0);
-        }
+      fc.property(fc.array(moves, { maxLength: 80 }), fc.boolean(), (plan, canSleep) => {
+        const model = new Model(canSleep ? SLEEPS : undefined);
+        for (const move of plan) model.move(move);
+        model.finish();
       }),
+      { numRuns: 2_000 },
     );
   });
 });
+
+/** A driver that does what it is told, fails, or loses its machine; it knows what may exist at once. */
+class Model {
+  state: MachineState = ABSENT;
+  now = 0;
+  /** The operation that the driver works on. */
+  busy: string | undefined;
+  qemu = false;
+  image = false;
+  waiting = 0;
+  leases = 0;
+  stopped = false;
+  readonly sleeps: SleepPolicy | undefined;
+
+  constructor(sleeps: SleepPolicy | undefined) {
+    this.sleeps = sleeps;
+  }
+
+  move(move: string) {
+    this.now += 1_000;
+    switch (move) {
+      case 'want':
+        // After its end the supervisor passes on nothing.
+        if (this.stopped) return;
+        this.waiting += 1;
+        return this.send({ type: 'want' });
+      case 'release':
+        if (this.leases === 0) return;
+        this.leases -= 1;
+        return this.send({ type: 'release' });
+      case 'wait': {
+        const due = dueAt(this.state, this.sleeps);
+        if (due === Number.POSITIVE_INFINITY) return;
+        this.now = Math.max(this.now, due);
+        return this.send({ type: 'tick' });
+      }
+      case 'answer':
+        return this.answer(true);
+      case 'fail':
+        return this.answer(false);
+      case 'crash':
+        if (!this.qemu) return;
+        this.qemu = false;
+        this.leases = 0;
+        // What was under way fails after the machine is known to be gone.
+        if (this.busy !== 'boot') this.busy = undefined;
+        if (this.busy === 'boot') return this.answer(false);
+        return this.send({ type: 'gone', reason: 'crashed' });
+      case 'stop':
+        this.stopped = true;
+        return this.send({ type: 'stop' });
+    }
+  }
+
+  answer(good: boolean) {
+    const operation = this.busy;
+    this.busy = undefined;
+    switch (operation) {
+      case 'boot':
+        this.qemu = good;
+        return this.send(good ? { type: 'booted' } : { type: 'boot-failed', reason: 'r' });
+      case 'pause':
+        return this.send(good ? { type: 'paused' } : { type: 'held', forMs: 5_000 });
+      case 'resume':
+        if (good) return this.send({ type: 'resumed' });
+        this.qemu = false;
+        return this.send({ type: 'gone', reason: 'r' });
+      case 'hibernate':
+        this.qemu = !good;
+        this.image = good;
+        return this.send(good ? { type: 'hibernated' } : { type: 'hibernate-failed', reason: 'r' });
+      case 'wake':
+        this.image = false;
+        this.qemu = good;
+        return this.send(good ? { type: 'woken' } : { type: 'wake-failed', reason: 'r' });
+      case 'stop':
+        this.qemu = false;
+        this.image = false;
+        return this.send({ type: 'gone', reason: 'r' });
+    }
+  }
+
+  send(event: MachineEvent): void {
+    const { state, effects } = step(this.state, event, this.now, this.sleeps);
+    this.state = state;
+    for (const effect of effects) this.act(effect);
+    if (!('waiting' in state)) expect(this.waiting).toBe(0);
+    if (state.name === 'running') expect(state.leases).toBe(this.leases);
+  }
+
+  act(effect: MachineEffect): void {
+    switch (effect.type) {
+      case 'ready':
+        expect([this.qemu, this.state.name]).toEqual([true, 'running']);
+        this.leases += this.waiting;
+        this.waiting = 0;
+        return;
+      case 'refuse':
+        this.waiting = 0;
+        return;
+      case 'report':
+        return;
+      case 'boot':
+      case 'wake':
+        // Never a second machine on one disk, and an image is resumed at most once.
+        expect(this.qemu).toBe(false);
+        if (effect.type === 'wake') expect(this.image).toBe(true);
+        this.image = effect.type === 'wake';
+        break;
+      default:
+        if (effect.type !== 'stop') expect(this.qemu).toBe(true);
+        // Only who puts the whole origin away may interrupt calls.
+        if (!this.stopped) expect(this.leases).toBe(0);
+        this.leases = 0;
+    }
+    expect(this.busy).toBeUndefined();
+    this.busy = effect.type;
+  }
+
+  /** With a driver that works, everybody is answered, and what is put away comes to rest. */
+  finish(): void {
+    for (let steps = 0; this.busy !== undefined && steps < 20; steps += 1) {
+      this.now += 1_000;
+      this.answer(true);
+    }
+    expect([this.busy, this.waiting]).toEqual([undefined, 0]);
+    if (this.stopped) expect(['absent', 'stopped', 'hibernated', 'failed']).toContain(this.state.name);
+  }
+}

@@ -43,7 +43,9 @@ beforeEach(() => {
     server: (_name, line) => void stderr.push(line),
   };
   const host: ServerHost = {
-    machine: async () => machine,
+    lease: async () => ({ machine, release: () => undefined }),
+    leaseNow: () => undefined,
+    whenAwake: () => undefined,
     start: (_definition, running) => running.spawn({ argv: [process.execPath, SCRIPT, ...scriptArgs], env: {}, cwd }),
   };
   upstreams = new Upstreams({ host, log });

@@ -29,7 +29,27 @@ describe('moorage.jsonc', () => {
     expect(config.servers.get('a')).toMatchObject({ limits: { memory: 1024, disk: 512, cpus: 2 } });
   });
 
+  test('times of sleep become milliseconds; what is not said is left to the origin', () => {
+    const sleep = { pauseAfter: '90s', stopAfter: 'never' };
+    const config = parseConfig(withServers({ a: { command: 'x', sleep }, b: { command: 'x', sleep: 'always-on' } }));
+    expect(config.servers.get('a')).toMatchObject({
+      sleep: { pauseAfter: 90_000, stopAfter: Number.POSITIVE_INFINITY },
+    });
+    expect(config.servers.get('b')).toMatchObject({ sleep: 'always-on' });
+  });
+
   test.each([
+    [
+      'a bad time of sleep',
+      withServers({ a: { command: 'x', sleep: { pauseAfter: 'soon' } } }),
+      /^mcpServers\.a\.sleep: pauseAfter: write a duration/,
+    ],
+    [
+      'an unknown time of sleep',
+      withServers({ a: { command: 'x', sleep: { pause: '5s' } } }),
+      /^mcpServers\.a\.sleep: Unrecognized key: "pause"/,
+    ],
+    ['a bad sleep', withServers({ a: { command: 'x', sleep: 'never' } }), /^mcpServers\.a\.sleep: write "always-on"/],
     ['a syntax error names its line', '{\n "mcpServers": {\n oops }\n}', /^line 3: this is not JSON/],
     ['an unknown member', withServers({ a: { command: 'x', limit: {} } }), /^mcpServers\.a: .*limit/],
     ['no command', withServers({ a: { args: [] } }), /^mcpServers\.a\.command: /],

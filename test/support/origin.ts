@@ -75,8 +75,10 @@ export async function startOrigin(mcpServers: Record<string, object>): Promise<O
     log,
   });
   const unasked: OriginUnderTest['unasked'] = [];
+  const definitions = new Map(servers.map((server) => [server.name, server]));
   const parts = originParts({
     host: machines,
+    servers: definitions,
     journalPath: join(dir, 'streams.db'),
     log,
     unasked: (sessions, message) => {
@@ -85,7 +87,6 @@ export async function startOrigin(mcpServers: Record<string, object>): Promise<O
   });
   const pair = await generateKeyPair('EdDSA', { extractable: true });
   const key = (await importJWK(await exportJWK(pair.privateKey), 'EdDSA')) as CryptoKey;
-  const definitions = new Map(servers.map((server) => [server.name, server]));
   const api = createServer(originApi({ ...parts, originId: 'o', edgeKey: pair.publicKey, servers: definitions, log }));
   await new Promise<void>((resolve) => api.listen(0, '127.0.0.1', resolve));
   const base = `http://127.0.0.1:${(api.address() as AddressInfo).port}`;

@@ -1,0 +1,141 @@
+import { afterEach, beforeEach, expect, test, vi } from 'vitest';
+import type { Log } from '../../origin/log.ts';
+import { Supervisor } from '../../origin/supervisor/supervisor.ts';
+import type { MachineEnd, RunningMachine } from '../../origin/vm/driver.ts';
+import { MachineError } from '../../origin/vm/error.ts';
+
+const SLEEPS = { pauseAfterMs: 10_000, hibernateAfterMs: 300_000, stopAfterMs: Number.POSITIVE_INFINITY };
+
+/** A machine that sleeps as it is told, and notes what it was told. */
+function fakeMachine(told: string[], wake: () => Promise<void>) {
+  const gone = Promise.withResolvers<MachineEnd>();
+  const machine: RunningMachine = {
+    accelerator: 'none',
+    gone: gone.promise,
+    spawn: () => Promise.reject(new MachineError('spawn-failed', 'no')),
+    sync: async () => undefined,
+    stop: async () => gone.resolve({ reason: 'stopped', consoleTail: '' }),
+    kill: () => gone.resolve({ reason: 'killed', consoleTail: '' }),
+    sleep: {
+      pause: async () => {
+        told.push('pause');
+        return 0;
+      },
+      resume: async () => void told.push('resume'),
+      hibernate: async (carry) => {
+        told.push(`hibernate ${String(carry)}`);
+        return { bytes: 1 };
+      },
+      wake: async () => {
+        told.push('wake');
+        await wake();
+      },
+    },
+  };
+  return machine;
+}
+
+let told: string[];
+let warnings: string[];
+let supervisor: Supervisor;
+let wake: () => Promise<void>;
+const stateOf = () => supervisor.states()[0]?.state;
+
+beforeEach(() => {
+  vi.useFakeTimers();
+  told = [];
+  warnings = [];
+  wake = async () => undefined;
+  const log: Log = {
+    debug: () => undefined,
+    info: () => undefined,
+    warn: (text) => void warnings.push(text),
+    error: (text) => void warnings.push(text),
+    server: () => undefined,
+  };
+  supervisor = new Supervisor({ log });
+  const boot = async () => {
+    told.push('boot');
+    return fakeMachine(told, () => wake());
+  };
+  supervisor.define('m', boot, { sleeps: SLEEPS, carry: () => 'carried' });
+});
+afterEach(() => void vi.useRealTimers());
+
+async function hibernated(): Promise<void> {
+  (await supervisor.lease('m')).release();
+  await vi.advanceTimersByTimeAsync(300_000);
+  expect(stateOf()).toBe('hibernated');
+}
+
+test('sleeps by and by, and a burst of 50 calls wakes it once, in order', async () => {
+  (await supervisor.lease('m')).release();
+  await vi.advanceTimersByTimeAsync(9_999);
+  expect(stateOf()).toBe('running');
+  await vi.advanceTimersByTimeAsync(1);
+  expect(stateOf()).toBe('paused');
+  await vi.advanceTimersByTimeAsync(290_000);
+  expect(told).toEqual(['boot', 'pause', 'hibernate carried']);
+  const order: number[] = [];
+  await Promise.all(
+    Array.from({ length: 50 }, async (_, n) => {
+      const lease = await supervisor.lease('m');
+      order.push(n);
+      await vi.advanceTimersByTimeAsync(60_000);
+      lease.release();
+    }),
+  );
+  expect(order).toEqual(Array.from({ length: 50 }, (_, n) => n));
+  expect(told.slice(3)).toEqual(['wake']);
+});
+
+test('a lease keeps it awake for as long as it is held; releasing it twice takes nobody else’s', async () => {
+  const [one, two] = await Promise.all([supervisor.lease('m'), supervisor.lease('m')]);
+  one.release();
+  one.release();
+  await vi.advanceTimersByTimeAsync(3_600_000);
+  expect(stateOf()).toBe('running');
+  expect(supervisor.leaseNow('m', two.machine)).toBeDefined();
+});
+
+test('an image that cannot be woken is reported, its machine is not handed out, and a new one boots', async () => {
+  const first = await supervisor.lease('m');
+  first.release();
+  await vi.advanceTimersByTimeAsync(300_000);
+  wake = async () => {
+    first.machine.kill();
+    throw new MachineError('snapshot-unusable', 'delta-3 is damaged');
+  };
+  const second = await supervisor.lease('m');
+  expect(second.machine).not.toBe(first.machine);
+  expect(told.slice(3)).toEqual(['wake', 'boot']);
+  expect(warnings.join()).toMatch(/could not be woken: (delta-3 is damaged|killed)/);
+});
+
+test('what waits for the machine to run is done once, after those who wait for it', async () => {
+  await hibernated();
+  const done: string[] = [];
+  supervisor.whenAwake('m', () => done.push('act'));
+  const lease = await supervisor.lease('m');
+  expect(done).toEqual(['act']);
+  expect(supervisor.leaseNow('m', lease.machine)).toBeDefined();
+});
+
+test('when its owner goes, it is hibernated, calls or not; one that sleeps is left alone', async () => {
+  await supervisor.lease('m');
+  await supervisor.close();
+  expect([stateOf(), told]).toEqual(['hibernated', ['boot', 'pause', 'hibernate carried']]);
+  await expect(supervisor.lease('m')).rejects.toMatchObject({ code: 'machine_failed' });
+  await supervisor.close();
+  expect(told).toHaveLength(3);
+});
+
+test('a machine of an earlier life sleeps until it is called', async () => {
+  supervisor.adopt(
+    'm',
+    fakeMachine(told, async () => undefined),
+  );
+  expect(stateOf()).toBe('hibernated');
+  await supervisor.lease('m');
+  expect(told).toEqual(['wake']);
+});
