@@ -4,6 +4,7 @@
  * Invariant: the body is read once and never grows beyond `MAX_MESSAGE_BYTES`.
  */
 import { MoorageError } from '../shared/errors.ts';
+import { parseExactly } from '../shared/exact-json.ts';
 import { type JsonRpcMessage, parseJson, parseMessage } from '../shared/jsonrpc.ts';
 import { MAX_MESSAGE_BYTES } from '../shared/origin-api.ts';
 
@@ -28,6 +29,9 @@ export function accepts(header: string | null, types: readonly string[]): boolea
     ranges.some((range) => range === type || range === '*/*' || range === `${type.split('/')[0]}/*`),
   );
 }
+
+/** How a JSON text is read; `JSON.parse` where nothing else is asked for. */
+type ReadJson = (text: string) => unknown;
 
 /** A POST's body: its bytes, what they spell, and the JSON value in them. */
 export interface ReadBody {
@@ -59,22 +63,22 @@ export function prefersStream(header: string | null): boolean {
  * The body of a POST of the Streamable HTTP transport.
  * @throws MoorageError `not_acceptable`, and those of `readBody`.
  */
-export async function readPost(request: Request): Promise<ReadBody> {
+export async function readPost(request: Request, read?: ReadJson): Promise<ReadBody> {
   if (!accepts(request.headers.get('accept'), ['application/json', 'text/event-stream'])) {
     throw new MoorageError(
       'not_acceptable',
       'Accept must list both application/json and text/event-stream (MCP, Streamable HTTP, "Sending Messages").',
     );
   }
-  return await readBody(request);
+  return await readBody(request, read);
 }
 
 /**
- * The one message of a POST, where batches are not taken.
+ * The one message of a POST that is written anew for whom it is for, where batches are not taken.
  * @throws MoorageError `invalid_request`, and those of `readPost`.
  */
 export async function readMessage(request: Request): Promise<ReadMessage> {
-  const { value, bytes } = await readPost(request);
+  const { value, bytes } = await readPost(request, parseExactly);
   if (Array.isArray(value)) {
     throw new MoorageError('invalid_request', 'Batches are not taken here: POST one JSON-RPC message at a time.');
   }
@@ -85,7 +89,7 @@ export async function readMessage(request: Request): Promise<ReadMessage> {
  * A JSON body, whole.
  * @throws MoorageError `unsupported_media_type`, `body_too_large`, `parse_error`, `invalid_request` (nested too deep).
  */
-export async function readBody(request: Request): Promise<ReadBody> {
+export async function readBody(request: Request, read?: ReadJson): Promise<ReadBody> {
   const type = request.headers.get('content-type')?.split(';')[0]?.trim().toLowerCase();
   if (type !== 'application/json') {
     throw new MoorageError('unsupported_media_type', 'Send the message as Content-Type: application/json.');
@@ -95,7 +99,7 @@ export async function readBody(request: Request): Promise<ReadBody> {
   if (isDeeperThan(bytes, MAX_DEPTH)) {
     throw new MoorageError('invalid_request', `The message is nested more than ${MAX_DEPTH} levels deep.`);
   }
-  return { value: parseJson(text), text, bytes };
+  return { value: parseJson(text, read), text, bytes };
 }
 
 /**

@@ -4,6 +4,7 @@
  * Invariant: a scanner hands on whole events only, byte for byte, so that a stream which breaks in the middle of an
  * event can still be ended with one of ours.
  */
+import { parseExactly } from '../shared/exact-json.ts';
 import { isResponse, type JsonRpcMessage, type RequestId } from '../shared/jsonrpc.ts';
 
 const encoder = new TextEncoder();
@@ -115,7 +116,7 @@ export function messageOf(event: PassedEvent): JsonRpcMessage | undefined {
   const data = dataOf(event);
   if (!data) return undefined;
   try {
-    const value: unknown = JSON.parse(data);
+    const value: unknown = parseExactly(data);
     return value !== null && typeof value === 'object' ? (value as JsonRpcMessage) : undefined;
   } catch {
     // Not JSON: whatever it is, it is not a message, and it passes on as it came.

@@ -10,6 +10,7 @@
 import type { IncomingMessage, RequestListener, ServerResponse } from 'node:http';
 import type { CryptoKey } from 'jose';
 import { httpStatus, MoorageError, toErrorBody, toMoorageError } from '../shared/errors.ts';
+import { parseExactly } from '../shared/exact-json.ts';
 import { type Grant, verifyGrant } from '../shared/grant.ts';
 import { isRequest, type JsonRpcMessage, type JsonRpcRequest, parseJson, parseMessage } from '../shared/jsonrpc.ts';
 import { PARAM_HEADER_PREFIX } from '../shared/mirrored-headers.ts';
@@ -82,7 +83,7 @@ async function handle(options: ApiOptions, request: IncomingMessage, response: S
   if (request.method !== 'POST' || request.url !== MESSAGES_PATH) {
     throw new MoorageError('not_found', 'The origin has no such path.');
   }
-  const body = parseJson(await readBody(request));
+  const body = parseJson(await readBody(request), parseExactly);
   if (request.headers[REPLAY_HEADER] === '1') {
     const [initialize, ...requests] = parseReplay(body);
     const { initialized } = await options.sessions.open(grant.session, definition, initialize, requests);

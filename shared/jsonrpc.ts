@@ -108,12 +108,12 @@ export function isDeeperThan(value: unknown, levels: number): boolean {
 }
 
 /**
- * JSON text to a value.
+ * JSON text to a value. `read` is `parseExactly` (`exact-json.ts`) for what passes through.
  * @throws MoorageError `parse_error`. The text itself is never echoed.
  */
-export function parseJson(text: string): unknown {
+export function parseJson(text: string, read: (text: string) => unknown = JSON.parse): unknown {
   try {
-    return JSON.parse(text);
+    return read(text);
   } catch {
     throw new MoorageError('parse_error', 'The body is not valid JSON. Send one JSON-RPC 2.0 message as UTF-8 JSON.');
   }

@@ -8,6 +8,7 @@
  */
 import { z } from 'zod';
 import type { MoorageError } from './errors.ts';
+import { roundedOf } from './exact-json.ts';
 import type { JsonRpcRequest } from './jsonrpc.ts';
 import {
   decodeHeaderValue,
@@ -81,10 +82,11 @@ const DECIMAL = /^-?\d+(\.\d+)?$/;
 
 /** The value that a header repeats: only what text writes exactly. */
 function valueAt(args: unknown, path: readonly string[]): string | number | boolean | undefined {
-  const value = path.reduce<unknown>(
+  const found = path.reduce<unknown>(
     (node, key) => (isObject(node) && Object.hasOwn(node, key) ? node[key] : undefined),
     args,
   );
+  const value = roundedOf(found);
   if (typeof value === 'number') return Number.isFinite(value) ? value : undefined;
   return typeof value === 'string' || typeof value === 'boolean' ? value : undefined;
 }

@@ -5,6 +5,7 @@
  * Invariant: the stream ends with exactly one response to the request, whatever becomes of the server's own answer.
  */
 import { MoorageError, toMoorageError } from '../../shared/errors.ts';
+import { parseExactly } from '../../shared/exact-json.ts';
 import { failure, isResponse, type JsonRpcMessage, type JsonRpcRequest } from '../../shared/jsonrpc.ts';
 import { KEEP_ALIVE_LINE, KEEP_ALIVE_MS, MAX_MESSAGE_BYTES } from '../../shared/origin-api.ts';
 import { readBounded } from '../read-message.ts';
@@ -140,7 +141,7 @@ const isStream = (response: Response) => (response.headers.get('content-type') ?
 
 async function jsonOf(response: Response): Promise<JsonRpcMessage> {
   const bytes = await readBounded(response, MAX_MESSAGE_BYTES);
-  return JSON.parse(new TextDecoder().decode(bytes)) as JsonRpcMessage;
+  return parseExactly(new TextDecoder().decode(bytes)) as JsonRpcMessage;
 }
 
 const delay = (ms: number) => new Promise<undefined>((resolve) => setTimeout(() => resolve(undefined), ms));

@@ -5,6 +5,7 @@
  * Whatever a server's own endpoint does (waking, restoring, retrying, limits) therefore holds here too.
  */
 import { MoorageError } from '../../shared/errors.ts';
+import { parseExactly } from '../../shared/exact-json.ts';
 import { isResponse, type JsonRpcMessage, type JsonRpcRequest } from '../../shared/jsonrpc.ts';
 import { MAX_MESSAGE_BYTES } from '../../shared/origin-api.ts';
 import type { Env } from '../env.ts';
@@ -142,7 +143,7 @@ export async function answerOf(response: Response, request: JsonRpcRequest): Pro
     throw new MoorageError('server_failed', 'The server ended its answer before it was complete.');
   }
   const bytes = await readBounded(response, MAX_MESSAGE_BYTES);
-  const message: unknown = JSON.parse(new TextDecoder().decode(bytes));
+  const message: unknown = parseExactly(new TextDecoder().decode(bytes));
   return message as JsonRpcMessage;
 }
 

@@ -5,6 +5,7 @@
  *
  * Bounds: one question at a time for a session and kind, a few seconds, a few pages. Whatever fails leaves no copy.
  */
+import { parseExactly } from '../../shared/exact-json.ts';
 import type { JsonRpcResponse } from '../../shared/jsonrpc.ts';
 import { LISTS_HEADER, MAX_MESSAGE_BYTES } from '../../shared/origin-api.ts';
 import { directoryOf } from '../directory/object.ts';
@@ -69,7 +70,7 @@ async function listedNow(env: Env, kind: Kind, reach: Reach): Promise<{ pages: L
 export async function answerIn(response: Response, id: string): Promise<JsonRpcResponse | undefined> {
   const bytes = await readBounded(response, MAX_MESSAGE_BYTES);
   if (!response.headers.get('content-type')?.startsWith('text/event-stream')) {
-    return JSON.parse(new TextDecoder().decode(bytes)) as JsonRpcResponse;
+    return parseExactly(new TextDecoder().decode(bytes)) as JsonRpcResponse;
   }
   const event = new SseScanner().push(bytes).find((passed) => isAnswer(passed, id));
   return event && (messageOf(event) as JsonRpcResponse | undefined);

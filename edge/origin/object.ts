@@ -9,6 +9,7 @@
  */
 import { DurableObject } from 'cloudflare:workers';
 import { toMoorageError } from '../../shared/errors.ts';
+import { parseExactly } from '../../shared/exact-json.ts';
 import type { JsonRpcMessage } from '../../shared/jsonrpc.ts';
 import {
   type DownFrame,
@@ -170,7 +171,7 @@ export class Origin extends DurableObject<Env> {
 function readFrame(data: string | ArrayBuffer): UpFrame | undefined {
   if (typeof data !== 'string' || data.length > MAX_LINK_FRAME_BYTES) return undefined;
   try {
-    return upFrame.parse(JSON.parse(data));
+    return upFrame.parse(parseExactly(data));
   } catch {
     // Not JSON or not a frame: the same answer, a closed link.
     return undefined;

@@ -7,6 +7,7 @@
  */
 import type { Readable } from 'node:stream';
 import { MoorageError } from '../../shared/errors.ts';
+import { parseExactly } from '../../shared/exact-json.ts';
 import { idOfBadAnswer, type JsonRpcMessage, parseJson, parseMessage } from '../../shared/jsonrpc.ts';
 import { MAX_MESSAGE_BYTES } from '../../shared/origin-api.ts';
 import type { Log } from '../log.ts';
@@ -104,7 +105,7 @@ export class StdioChannel implements Channel {
     let message: JsonRpcMessage;
     let value: unknown;
     try {
-      value = parseJson(line.text);
+      value = parseJson(line.text, parseExactly);
       message = parseMessage(value);
     } catch {
       const answered = idOfBadAnswer(value);
