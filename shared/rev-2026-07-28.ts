@@ -105,6 +105,15 @@ export const REMOVED_METHODS: ReadonlySet<string> = new Set([
   'tasks/result',
 ]);
 
+/** Notifications of clients of earlier revisions that this one took away, or says by closing a stream. */
+export const REMOVED_NOTIFICATIONS: ReadonlySet<string> = new Set([
+  'notifications/cancelled',
+  'notifications/initialized',
+  'notifications/progress',
+  'notifications/roots/list_changed',
+  'notifications/tasks/status',
+]);
+
 /** Requests whose complete results must carry `ttlMs` and `cacheScope` (server/utilities/caching). */
 export const CACHEABLE_METHODS: ReadonlySet<string> = new Set([
   'server/discover',

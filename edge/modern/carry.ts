@@ -5,10 +5,10 @@
  * it is always answered; a client that leaves cancels it, so its disconnect is carried on (2026-07-28, "Cancellation").
  */
 import { MoorageError } from '../../shared/errors.ts';
-import type { JsonRpcRequest } from '../../shared/jsonrpc.ts';
+import type { JsonRpcNotification, JsonRpcRequest } from '../../shared/jsonrpc.ts';
 import { nameOf, PARAM_HEADER_PREFIX } from '../../shared/mirrored-headers.ts';
 import { ERA_HEADER } from '../../shared/origin-api.ts';
-import { META } from '../../shared/rev-2026-07-28.ts';
+import { META, REMOVED_NOTIFICATIONS } from '../../shared/rev-2026-07-28.ts';
 import { type Attempt, answerTo, attemptOf, type Sent, unanswered } from '../attempt.ts';
 import { variantOf } from '../discovery/view.ts';
 import type { Env } from '../env.ts';
@@ -55,6 +55,25 @@ export async function carryModern(carried: CarriedRequest): Promise<Response> {
     // Nobody is left to be answered; 499 is what proxies log for it.
     if (signal.aborted) return new Response(null, { status: 499 });
     throw thrown;
+  }
+}
+
+/**
+ * Carries a notification: the revision defines none of a client over HTTP, so it is one of an extension or of the future.
+ * @throws MoorageError.
+ */
+export async function carryNotification(
+  { env, holder, bytes, headers }: Pick<CarriedRequest, 'env' | 'holder' | 'bytes' | 'headers'>,
+  { method }: JsonRpcNotification,
+): Promise<void> {
+  if (REMOVED_NOTIFICATIONS.has(method)) return;
+  const { route, grant } = unwrap(await laneOf(env, holder.id).admit(holder, null, null));
+  try {
+    const response = await postMessage(env, route.origin, grant, bytes, false, { headers: travelling(headers) });
+    await response.body?.cancel();
+  } catch (thrown) {
+    // Nobody waits for an answer: what an origin that is away did not hear is lost, as on any connection that breaks.
+    if (!(thrown instanceof Broken)) throw thrown;
   }
 }
 

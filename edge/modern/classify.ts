@@ -41,8 +41,7 @@ export interface ModernRequest {
 }
 
 /**
- * Judges a message of the stateless era. Nothing comes back for a notification: the revision defines none that a client
- * sends over HTTP, so it is taken and goes nowhere.
+ * Judges a message of the stateless era. Nothing comes back for a notification, which has no envelope to be judged.
  * @throws MoorageError `invalid_request`, `header_mismatch`, `envelope_invalid`, `unsupported_protocol_version`,
  * `method_not_found`.
  */

@@ -3,13 +3,14 @@
  * or carried to an origin. There is no session: requests of one principal at one server share a lane.
  */
 import { edgeServers } from 'moorage:edge-servers';
+import { isNotification } from '../../shared/jsonrpc.ts';
 import { KEEP_ALIVE_MS } from '../../shared/origin-api.ts';
 import { answerModernAtEdge } from '../edge-servers/modern.ts';
 import { sessionKeyOf } from '../env.ts';
 import { laneId } from '../lane/id.ts';
 import type { Exchange } from '../mcp.ts';
 import type { ReadMessage } from '../read-message.ts';
-import { carryModern } from './carry.ts';
+import { carryModern, carryNotification } from './carry.ts';
 import { checkModern } from './classify.ts';
 import { heldOpen } from './hold.ts';
 
@@ -20,19 +21,21 @@ const NOTICE_WITHIN_MS = 2000;
 export async function serveModern(exchange: Exchange, { message, bytes }: ReadMessage): Promise<Response> {
   const { env, request: http, server, waitUntil } = exchange;
   const checked = checkModern(message, (name) => http.headers.get(name));
-  if (!checked) return new Response(null, { status: 202 });
-  const { request, envelope } = checked;
   const principal = exchange.principal.subject;
   const lane = await laneId(await sessionKeyOf(env), server, principal);
+  const factory = Object.hasOwn(edgeServers, server) ? edgeServers[server] : undefined;
+  const holder = { id: lane, server, principal };
+  if (!checked) {
+    if (!factory && isNotification(message))
+      await carryNotification({ env, holder, bytes, headers: http.headers }, message);
+    return new Response(null, { status: 202 });
+  }
+  const { request, envelope } = checked;
   const leaving = new AbortController();
   http.signal.addEventListener('abort', () => leaving.abort());
   const { signal } = leaving;
   const answer = () => {
-    const factory = Object.hasOwn(edgeServers, server) ? edgeServers[server] : undefined;
-    if (!factory) {
-      const holder = { id: lane, server, principal };
-      return carryModern({ env, holder, request, bytes, headers: http.headers, signal });
-    }
+    if (!factory) return carryModern({ env, holder, request, bytes, headers: http.headers, signal });
     const context = { server, session: lane, principal };
     return answerModernAtEdge({ env, factory, context, request, envelope, http, signal, waitUntil });
   };

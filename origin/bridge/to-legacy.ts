@@ -15,12 +15,21 @@ export function initializeResult(
   discovered: Json,
 ): Record<string, unknown> {
   const wanted = params?.protocolVersion;
-  const { instructions } = discovered;
+  const {
+    resultType: _type,
+    ttlMs: _ttl,
+    cacheScope: _scope,
+    supportedVersions: _revisions,
+    _meta,
+    ...rest
+  } = discovered;
+  const { [META.serverInfo]: serverInfo, ...meta } = metaOf(discovered) ?? {};
   return {
+    ...rest,
     protocolVersion: isLegacyRevision(wanted) ? wanted : LEGACY_REVISIONS[0],
     capabilities: isRecord(discovered.capabilities) ? discovered.capabilities : {},
-    serverInfo: metaOf(discovered)?.[META.serverInfo] ?? { name: server, version: '0' },
-    ...(instructions === undefined ? {} : { instructions }),
+    serverInfo: serverInfo ?? { name: server, version: '0' },
+    ...(Object.keys(meta).length > 0 ? { _meta: meta } : {}),
   };
 }
 

@@ -35,13 +35,9 @@ export function modernResult(method: string, result: Json, serverInfo: unknown):
 
 /** `server/discover` from a stored InitializeResult. Experimental tasks have no counterpart in this revision. */
 export function discoverResult(initialized: Json): Record<string, unknown> {
-  const { tasks: _tasks, ...capabilities } = isRecord(initialized.capabilities) ? initialized.capabilities : {};
-  const { instructions } = initialized;
-  return modernResult(
-    'server/discover',
-    { supportedVersions: MODERN_REVISIONS, capabilities, ...(instructions === undefined ? {} : { instructions }) },
-    initialized.serverInfo,
-  );
+  const { protocolVersion: _revision, serverInfo, capabilities: all, ...rest } = initialized;
+  const { tasks: _tasks, ...capabilities } = isRecord(all) ? all : {};
+  return modernResult('server/discover', { ...rest, supportedVersions: MODERN_REVISIONS, capabilities }, serverInfo);
 }
 
 const RESOURCE_NOT_FOUND = -32002;
@@ -62,7 +58,8 @@ export function modernError(error: JsonRpcFailure['error']): JsonRpcFailure['err
 export function inputRequestOf({ method, params }: JsonRpcRequest): Record<string, unknown> {
   if (!params) return { method };
   const { _meta, task: _task, elicitationId: _id, ...rest } = params;
-  return { method, params: rest };
+  const { progressToken: _token, ...meta } = metaOf(params) ?? {};
+  return { method, params: Object.keys(meta).length > 0 ? { ...rest, _meta: meta } : rest };
 }
 
 /** What the client must have declared to be asked this; nothing for what it cannot be asked at all. */
@@ -101,10 +98,9 @@ export function urlQuestions(error: JsonRpcFailure['error']): Record<string, unk
 
 export const URL_NEEDED = capabilityRequired({ elicitation: { url: {} } });
 
-/** Client capabilities that a server with sessions may be told, as it knows them. */
-export function legacyCapabilities(declared: Json): Record<string, unknown> {
-  const known = ['elicitation', 'experimental', 'extensions', 'roots', 'sampling'] as const;
-  return Object.fromEntries(known.flatMap((name) => (isRecord(declared[name]) ? [[name, declared[name]]] : [])));
+/** Client capabilities that a server with sessions may be told. Experimental tasks have no counterpart in this revision. */
+export function legacyCapabilities({ tasks: _tasks, ...declared }: Json): Record<string, unknown> {
+  return declared;
 }
 
 /** A request without what only this era has. */

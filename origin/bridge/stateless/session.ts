@@ -15,7 +15,7 @@ import {
   type JsonRpcRequest,
   type JsonRpcResponse,
 } from '../../../shared/jsonrpc.ts';
-import { isRecord, LOG_LEVELS, type LogLevel, META } from '../../../shared/rev-2026-07-28.ts';
+import { isRecord, LOG_LEVELS, type LogLevel, META, REMOVED_NOTIFICATIONS } from '../../../shared/rev-2026-07-28.ts';
 import type { ServerDefinition } from '../../server.ts';
 import type { ModernPeers } from '../modern-peers.ts';
 import type { CallSink, SessionPeer } from '../peer.ts';
@@ -111,6 +111,11 @@ export class StatelessSession implements SessionPeer {
       this.#listening.start(this.#capabilities);
     } else if (message.method === 'notifications/cancelled') {
       for (const call of this.#calls) if (call.id === message.params?.requestId) call.cancel();
+    } else if (!REMOVED_NOTIFICATIONS.has(message.method)) {
+      this.#peer().then(
+        (peer) => peer.notify(this.#options.session, message),
+        () => undefined,
+      );
     }
   }
 
