@@ -128,9 +128,9 @@ export class Machines implements ServerHost {
   async #recall(definition: MachineDefinition, sleepers: Sleepers): Promise<void> {
     const { key } = definition;
     const { driver, log } = this.#options;
-    if (!driver?.isAsleep?.(this.#dir(key))) return;
     try {
-      const found = await driver.recall?.(await this.#spec(definition));
+      if (!(await driver?.isAsleep?.(this.#dir(key)))) return;
+      const found = await driver?.recall?.(await this.#spec(definition));
       if (!found) return;
       this.#supervisor.adopt(key, found.machine);
       const { kept, ended } = sleepers.adopt(found.machine, found.carry);

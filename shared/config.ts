@@ -308,7 +308,11 @@ export function parseConfigObject(value: unknown): Config {
     if (!checkedName.success) problems.push(...describe(checkedName.error, ['mcpServers', name]));
     const checked = parseEntry(entry);
     if (!checked.success) problems.push(...describe(checked.error, ['mcpServers', name]));
-    else servers.set(name, checked.data);
+    else {
+      servers.set(name, checked.data);
+      if (checked.data.runtime === 'process' && checked.data.sleep !== undefined)
+        warnings.push(`mcpServers.${name}: sleep has no effect on a plain process`);
+    }
     const ignored = CLIENT_ONLY.filter((key) => typeof entry === 'object' && entry !== null && key in entry);
     if (ignored.length > 0)
       warnings.push(`mcpServers.${name}: ${ignored.join(', ')} ${ignored.length > 1 ? 'have' : 'has'} no effect here`);

@@ -7,7 +7,7 @@
  */
 import { randomUUID } from 'node:crypto';
 import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { mkdir, open, rename, rm } from 'node:fs/promises';
+import { mkdir, open, readdir, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { requireTool, run } from './command.ts';
@@ -50,6 +50,12 @@ export async function ensureDisk(dir: string, diskMiB: number): Promise<string> 
     await rm(temporary, { force: true });
   }
   return disk;
+}
+
+/** Removes disks that were never finished. */
+export async function sweepDisks(dir: string): Promise<void> {
+  const names = await readdir(dir).catch(() => []);
+  for (const name of names) if (/^disk\..*\.tmp$/.test(name)) await rm(join(dir, name), { force: true });
 }
 
 /** Notes which QEMU now runs on this folder. Must follow the spawn in the same turn of the event loop. */

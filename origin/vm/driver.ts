@@ -125,8 +125,11 @@ export interface Recalled {
 export interface MachineDriver {
   /** A boot discards the machine's image, if there is one, before anything runs. */
   boot(spec: MachineSpec, progress: (step: string) => void, signal?: AbortSignal): Promise<RunningMachine>;
-  /** Whether a machine was hibernated in this folder. */
-  isAsleep?(dir: string): boolean;
+  /**
+   * Whether a machine was hibernated in this folder. Otherwise what a crash left there is ended and removed, but for the
+   * disk. Rejects with `machine-busy` when another agent runs it.
+   */
+  isAsleep?(dir: string): Promise<boolean>;
   /** The machine hibernated in this folder; undefined when there is none. Rejects with `snapshot-unusable`. */
   recall?(spec: MachineSpec): Promise<Recalled | undefined>;
 }

@@ -9,7 +9,7 @@ import { type Accelerator, probeAccelerator } from './accelerator.ts';
 import { qemuArguments, tscKhzFrom } from './arguments.ts';
 import type { ChannelState } from './channel.ts';
 import { findTool, requireTool, run } from './command.ts';
-import { diskPath, ensureDisk, evictLeftover } from './disk.ts';
+import { diskPath, ensureDisk, evictLeftover, sweepDisks } from './disk.ts';
 import type { MachineDriver, MachineSpec, Recalled } from './driver.ts';
 import { MachineError } from './error.ts';
 import { fingerprintOf, qemuIdentity } from './fingerprint.ts';
@@ -77,8 +77,12 @@ export class QemuDriver implements MachineDriver {
     });
   }
 
-  isAsleep(dir: string): boolean {
-    return Snapshot.exists(dir);
+  async isAsleep(dir: string): Promise<boolean> {
+    await evictLeftover(dir);
+    if (Snapshot.exists(dir)) return true;
+    await sweepDisks(dir);
+    await new Snapshot(dir, diskPath(dir)).sweep([]);
+    return false;
   }
 
   async recall(spec: MachineSpec): Promise<Recalled | undefined> {

@@ -177,7 +177,7 @@ export class Snapshot {
 
   /** Removes every file but the marker and those that are named. */
   async sweep(keep: readonly string[]): Promise<void> {
-    for (const name of await readdir(this.#folder)) {
+    for (const name of await readdir(this.#folder).catch(() => [])) {
       const path = this.path(name);
       if (name !== MARKER && !keep.includes(path)) await rm(path, { force: true });
     }

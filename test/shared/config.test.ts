@@ -36,6 +36,8 @@ describe('moorage.jsonc', () => {
       sleep: { pauseAfter: 90_000, stopAfter: Number.POSITIVE_INFINITY },
     });
     expect(config.servers.get('b')).toMatchObject({ sleep: 'always-on' });
+    const plain = parseConfig(withServers({ a: { command: 'x', runtime: 'process', sleep } }));
+    expect(plain.warnings).toEqual(['mcpServers.a: sleep has no effect on a plain process']);
   });
 
   test.each([

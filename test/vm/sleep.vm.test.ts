@@ -1,6 +1,17 @@
 /** Sleep on real guests: what goes on after a pause and a hibernation, what is refused, and what a crash leaves. */
 import { execFileSync, spawn } from 'node:child_process';
-import { mkdtempSync, openSync, readdirSync, readFileSync, rmSync, truncateSync, writeSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -8,6 +19,7 @@ import { afterAll, beforeAll, describe, expect, inject, test } from 'vitest';
 import { defaultCacheDir } from '../../origin/images/cache.ts';
 import { ensureMachineImage } from '../../origin/images/machine-image.ts';
 import type { MachineSpec, RunningMachine } from '../../origin/vm/driver.ts';
+import { MachineError } from '../../origin/vm/error.ts';
 import { processStart } from '../../origin/vm/pid.ts';
 import { QemuDriver } from '../../origin/vm/qemu.ts';
 import type { QemuMachine } from '../../origin/vm/qemu-machine.ts';
@@ -220,6 +232,17 @@ describe.runIf(inject('guests'))('a machine', () => {
     machine = fresh;
   });
 
+  test('that is not asleep is tidied up when an agent starts, but for its disk', async () => {
+    await expect(new QemuDriver({ cacheDir }).isAsleep(dir())).rejects.toMatchObject({ code: 'machine-busy' });
+    const left = join(folder, 'left');
+    mkdirSync(join(left, 'sleep'), { recursive: true });
+    for (const name of ['disk.ext4', 'disk.0.tmp', 'sleep/memory-3.ram', 'sleep/image.json.tmp'])
+      writeFileSync(join(left, name), 'x');
+    expect(await driver.isAsleep(left)).toBe(false);
+    expect(readdirSync(left, { recursive: true }).sort()).toEqual(['disk.ext4', 'sleep']);
+    expect(await driver.isAsleep(join(folder, 'never'))).toBe(false);
+  });
+
   test('whose QEMU is killed while it hibernates is gone, and so is half an image', async () => {
     await machine.pause();
     const pid = pidOfQemu();
@@ -227,6 +250,17 @@ describe.runIf(inject('guests'))('a machine', () => {
     process.kill(pid, 'SIGKILL');
     await failed;
     await machine.gone;
+    expect(await driver.recall(spec)).toBeUndefined();
+  });
+
+  test('whose QEMU is killed while it wakes is gone; its image is not tried again', async () => {
+    restore();
+    const found = await recall();
+    const failed = expect(found.wake()).rejects.toBeInstanceOf(MachineError);
+    while (!existsSync(join(dir(), 'qemu.pid'))) await sleep(1);
+    process.kill(pidOfQemu(), 'SIGKILL');
+    await failed;
+    await found.gone;
     expect(await driver.recall(spec)).toBeUndefined();
   });
 });
