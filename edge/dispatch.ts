@@ -33,7 +33,6 @@ export interface Carried {
   readonly preferStream: boolean;
   /** A stream is ended after this long without a message, in milliseconds: the client comes back for the rest. */
   readonly endIdleAfterMs: number | undefined;
-  readonly waitUntil: (promise: Promise<unknown>) => void;
   /** The stored answer, as it stands where no process is there to be asked: it is not worth waking one. */
   readonly copy?: Uint8Array;
   /** Called with the response to the request before the client sees it. `own`: its lists are the process's own affair. */
@@ -120,7 +119,7 @@ async function send(carried: Carried): Promise<Response> {
  * that introduces itself in another way now is the Session object's to judge, and its copies are worth nothing.
  */
 async function restoreSession(carried: Carried): Promise<void> {
-  const { env, session, admission, waitUntil } = carried;
+  const { env, session, admission } = carried;
   const { route, restore, told: before } = admission;
   const initialize = initializeOf(restore, 'moorage');
   const replay = JSON.stringify([initialize, ...restoringRequests(restore, 'moorage')]);
@@ -131,11 +130,11 @@ async function restoreSession(carried: Carried): Promise<void> {
   if (!answer || !('result' in answer) || !told) {
     throw new MoorageError('server_failed', `The server "${route.server}" could not be initialized again.`);
   }
+  if (before?.digest !== told.digest) {
+    // Before the client hears of it: what it asks next must not be answered from what was true before.
+    await directoryOf(env).remember(await viewOf(carried), INITIALIZE, JSON.stringify(answer.result), null);
+  }
   unwrap(await sessionOf(env, session).restored(session, told));
-  if (before?.digest === told.digest) return;
-  const result = JSON.stringify(answer.result);
-  const renew = async () => await directoryOf(env).remember(await viewOf(carried), INITIALIZE, result, null);
-  waitUntil(renew());
 }
 
 function moved(server: string): MoorageError {

@@ -184,7 +184,7 @@ async function carryLive(
     endIdleAfterMs: exchange.wholeStreams || !takesPriming(admission.revision) ? undefined : endIdleAfterOf(env),
   };
   if (admission.route.runtime !== 'edge') {
-    const carried = { env, session, principal: principal.subject, admission, message, bytes, waitUntil };
+    const carried = { env, session, principal: principal.subject, admission, message, bytes };
     return await dispatch({ ...carried, ...streams, ...answering });
   }
   const factory = Object.hasOwn(edgeServers, server) ? edgeServers[server] : undefined;

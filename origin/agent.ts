@@ -11,12 +11,12 @@ import { connect } from 'node:net';
 import { dirname } from 'node:path';
 import type { JWK } from 'jose';
 import { importKey } from '../shared/grant.ts';
-import type { JsonRpcMessage } from '../shared/jsonrpc.ts';
 import { originApi } from './api.ts';
 import { Eras } from './bridge/eras.ts';
 import { isVirtual, VirtualSessions } from './bridge/lane/virtual-sessions.ts';
 import { Lanes } from './bridge/lanes.ts';
 import { ModernPeers } from './bridge/modern-peers.ts';
+import type { Unasked } from './bridge/peer.ts';
 import { Sessions } from './bridge/sessions.ts';
 import { takeOver } from './bridge/take-over.ts';
 import { type ServerHost, Upstreams } from './bridge/upstreams.ts';
@@ -71,7 +71,7 @@ export function originParts(options: {
   readonly journalPath: string;
   readonly log: Log;
   /** What a server says unasked to sessions of clients. */
-  readonly unasked: (sessions: readonly string[], message: JsonRpcMessage) => void;
+  readonly unasked: Unasked;
 }): OriginParts {
   const upstreams = new Upstreams(options);
   const eras = new Eras({ upstreams, log: options.log });
@@ -80,10 +80,10 @@ export function originParts(options: {
     upstreams,
     eras,
     peers,
-    unasked: (to, message) => {
+    unasked: (to, message, starting) => {
       const [ours, clients] = [to.filter(isVirtual), to.filter((session) => !isVirtual(session))];
       if (ours.length > 0) virtual.unasked(ours, message);
-      if (clients.length > 0) options.unasked(clients, message);
+      if (clients.length > 0) options.unasked(clients, message, starting);
     },
   });
   const virtual = new VirtualSessions({ sessions });
@@ -116,7 +116,7 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
     servers,
     journalPath: options.journalPath,
     log,
-    unasked: (to, message) => link?.publish(to, message),
+    unasked: (to, message, starting) => link?.publish(to, message, starting),
   });
   const server = createServer(
     originApi({

@@ -56,6 +56,8 @@ export const upFrame = z.discriminatedUnion('type', [
     seq: z.number().int().positive(),
     /** Session ids that the message is for. */
     sessions: z.array(z.string().max(256)).min(1).max(1000),
+    /** True where the process had not been called yet: it says what it is, not what became of it. */
+    starting: z.boolean().optional(),
     message: z.record(z.string(), z.unknown()),
   }),
 ]);

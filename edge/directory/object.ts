@@ -98,8 +98,8 @@ export class Directory extends DurableObject<Env> {
     return this.#copies.doubt(server, kind, Date.now());
   }
 
-  /** Settles a doubt by what that process lists now; null when it could not be asked. */
-  reconcile(view: View, kind: Kind, listed: { pages: ListedPage[]; own: boolean } | null, at: number): void {
+  /** Settles the doubt of `at`, if there is one, by what that process lists now; null when it could not be asked. */
+  reconcile(view: View, kind: Kind, listed: { pages: ListedPage[]; own: boolean } | null, at: number | null): void {
     const route = this.#routeOf(view.server);
     if (route) this.#copies.reconcile(view, route.deployment, kind, listed, route.discovery, at, Date.now());
   }

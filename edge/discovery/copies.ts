@@ -38,10 +38,18 @@ type Row = {
   readonly result: string;
 };
 
-export class Copies {
-  readonly #sql: SqlStorage;
+/** The part of a Durable Object's database that is used here. */
+export interface Sql {
+  exec<T extends Record<string, string | number | null>>(
+    query: string,
+    ...bindings: (string | number | null)[]
+  ): { toArray(): T[]; one(): T };
+}
 
-  constructor(sql: SqlStorage) {
+export class Copies {
+  readonly #sql: Sql;
+
+  constructor(sql: Sql) {
     this.#sql = sql;
     sql.exec(
       `CREATE TABLE IF NOT EXISTS copy (
@@ -93,8 +101,8 @@ export class Copies {
     const { server } = view;
     const { method, cursor } = question;
     const kind = kindOf(method);
-    const fence = Math.max(this.#changedAt(server, '*') ?? 0, kind === null ? 0 : (this.#changedAt(server, kind) ?? 0));
-    if (fence >= asked) return;
+    const changed = [this.#changedAt(server, '*'), kind === null ? undefined : this.#changedAt(server, kind)];
+    if (changed.some((at) => at !== undefined && at >= asked)) return;
     const bytes = new TextEncoder().encode(text).byteLength;
     const result = JSON.parse(text) as Record<string, unknown>;
     const ttl = typeof result.ttlMs === 'number' ? result.ttlMs : Number.POSITIVE_INFINITY;
@@ -123,7 +131,8 @@ export class Copies {
 
   /**
    * Settles a doubt with what the process that raised it lists now; null when it could not be asked. `own`: the process
-   * changed its lists after it was called. A newer doubt is settled by its own.
+   * changed its lists after it was called. A newer doubt is settled by its own. Without a doubt (`at` is null) the process
+   * only starts: what it lists is taken, and what it does not live to list changes nothing.
    */
   reconcile(
     view: View,
@@ -131,19 +140,23 @@ export class Copies {
     kind: Kind,
     listed: { readonly pages: readonly ListedPage[]; readonly own: boolean } | null,
     setting: DiscoverySetting,
-    at: number,
+    at: number | null,
     now: number,
   ): void {
     const { server } = view;
-    if (this.#changedAt(server, kind) !== at) return;
+    if (at === null ? listed === null : this.#changedAt(server, kind) !== at) return;
     const principal = setting.copies === 'principal' ? view.principal : '';
     const stored = ({ method, cursor }: ListedPage) =>
       this.#row({ ...view, principal }, deployment, method, pageOf(cursor))?.result ?? null;
     const verdict = verdictOf(listed && { own: listed.own, pages: listed.pages }, stored);
-    if (verdict !== 'drop') this.#sql.exec('DELETE FROM changed WHERE server = ? AND kind = ?', server, kind);
-    if (verdict === 'keep') return;
+    if (verdict !== 'drop' && at !== null) {
+      this.#sql.exec('DELETE FROM changed WHERE server = ? AND kind = ?', server, kind);
+    }
+    if (verdict === 'keep' || (verdict === 'drop' && at === null)) return;
     for (const method of LISTS_OF[kind]) {
-      this.#sql.exec('DELETE FROM copy WHERE server = ? AND method = ?', server, method);
+      // What a process registers while it starts depends on its client: it says nothing about other clients' lists.
+      if (at === null) this.#deleteList({ ...view, principal }, deployment, method);
+      else this.#sql.exec('DELETE FROM copy WHERE server = ? AND method = ?', server, method);
     }
     if (verdict === 'drop' || !listed) return;
     for (const page of listed.pages) this.remember(view, deployment, page, page.result, setting, now, now);

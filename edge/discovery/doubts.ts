@@ -1,6 +1,7 @@
 /**
- * Owns, within one Session object, the lists that processes called into question: the copies are in doubt at once, and
- * the process that spoke is asked what it lists now while nobody waits for it.
+ * Owns, within one Session object, the lists that processes called into question: the process that spoke is asked what it
+ * lists now while nobody waits for it, and the copies are in doubt meanwhile. They are not where the process only starts:
+ * many register what they have one by one, and say each time that a list changed.
  *
  * Bound: one question at a time for a server and kind; a process that says so again meanwhile is asked once more.
  */
@@ -18,7 +19,7 @@ export class Doubts {
   readonly #reachOf: ReachOf;
   readonly #waitUntil: (promise: Promise<unknown>) => void;
   /** The newest word, and a session to ask by, for each server and kind at hand. */
-  readonly #raised = new Map<string, { readonly session: string; readonly at: number }>();
+  readonly #raised = new Map<string, { readonly session: string; readonly at: number | null }>();
 
   constructor(env: Env, reachOf: ReachOf, waitUntil: (promise: Promise<unknown>) => void) {
     this.#env = env;
@@ -27,11 +28,11 @@ export class Doubts {
   }
 
   /** Resolves when the copies are in doubt, also should this object end in the next moment. */
-  async raise(server: string, kind: Kind, session: string): Promise<void> {
-    const at = await directoryOf(this.#env).doubt(server, kind);
+  async raise(server: string, kind: Kind, session: string, starting: boolean): Promise<void> {
+    const at = starting ? null : await directoryOf(this.#env).doubt(server, kind);
     const key = JSON.stringify([server, kind]);
-    const running = this.#raised.has(key);
-    this.#raised.set(key, { session, at });
+    const running = this.#raised.get(key);
+    this.#raised.set(key, { session, at: at ?? running?.at ?? null });
     if (!running) this.#waitUntil(this.#settle(key, kind));
   }
 

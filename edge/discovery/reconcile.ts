@@ -3,7 +3,7 @@
  * is asked what it lists now, and the Directory compares. So copies are right again before the next client asks, and
  * nothing is woken for it.
  *
- * Bounds: one question at a time for a session and kind, a few seconds, a few pages. Whatever fails leaves no copy.
+ * Bounds: a few seconds, a few pages. A doubt that cannot be settled leaves no copy.
  */
 import { parseExactly } from '../../shared/exact-json.ts';
 import type { JsonRpcResponse } from '../../shared/jsonrpc.ts';
@@ -26,8 +26,8 @@ export interface Reach {
   readonly grant: string;
 }
 
-/** Settles the doubt that began at `at`. Never throws. */
-export async function reconcile(env: Env, view: View, kind: Kind, reach: Reach, at: number): Promise<void> {
+/** Settles the doubt that began at `at`; with null there is none, and what cannot be asked leaves all as it is. Never throws. */
+export async function reconcile(env: Env, view: View, kind: Kind, reach: Reach, at: number | null): Promise<void> {
   const late = new Promise<null>((resolve) => setTimeout(() => resolve(null), WITHIN_MS));
   const listed = await Promise.race([listedNow(env, kind, reach).catch(() => null), late]);
   try {

@@ -10,7 +10,6 @@
 import { DurableObject } from 'cloudflare:workers';
 import { toMoorageError } from '../../shared/errors.ts';
 import { parseExactly } from '../../shared/exact-json.ts';
-import type { JsonRpcMessage } from '../../shared/jsonrpc.ts';
 import {
   type DownFrame,
   LINK_VERSION,
@@ -30,6 +29,8 @@ import { isNew, type LinkPosition, positionAt } from './link.ts';
 const MAX_WAITING_FRAMES = 1000;
 /** Close codes of RFC 6455, section 7.4.1, and of ours (4000-4999). */
 const CLOSE = { protocol: 1008, failed: 1011, overloaded: 1013, replaced: 4000 } as const;
+
+type Event = Extract<UpFrame, { type: 'event' }>;
 
 export interface Presence {
   readonly connected: boolean;
@@ -113,25 +114,25 @@ export class Origin extends DurableObject<Env> {
     if (position.seq > 0) send(socket, { type: 'ack', seq: position.seq });
   }
 
-  async #event(socket: WebSocket, frame: Extract<UpFrame, { type: 'event' }>): Promise<void> {
+  async #event(socket: WebSocket, frame: Event): Promise<void> {
     const position = this.#position();
     const { ready } = socket.deserializeAttachment() as { ready: boolean };
     if (!ready || !position) return socket.close(CLOSE.protocol, 'say hello first');
     if (isNew(frame.seq, position)) {
-      await this.#publish(this.#originOf(socket), frame.sessions, frame.message as unknown as JsonRpcMessage);
+      await this.#publish(this.#originOf(socket), frame);
       this.#save({ epoch: position.epoch, seq: frame.seq });
     }
     send(socket, { type: 'ack', seq: frame.seq });
   }
 
   /** Hands a message to every session, one call for each object that holds some of them. */
-  async #publish(origin: string, sessions: readonly string[], message: JsonRpcMessage): Promise<void> {
+  async #publish(origin: string, { sessions, message, starting }: Event): Promise<void> {
     const shards = shardsOf(this.env);
     const byObject = Map.groupBy(new Set(sessions), (id) => sessionObjectName(id, shards));
     const text = JSON.stringify(message);
     await Promise.all(
       [...byObject].map(([name, ids]) =>
-        this.env.SESSION.get(this.env.SESSION.idFromName(name)).publish(ids, text, origin),
+        this.env.SESSION.get(this.env.SESSION.idFromName(name)).publish(ids, text, origin, starting),
       ),
     );
   }

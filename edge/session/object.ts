@@ -147,9 +147,10 @@ export class Session extends DurableObject<Env> {
 
   /**
    * Hands a message to sessions' streams, or keeps it for those that have none. Sessions that are not here, or that do
-   * not belong to `origin` (null: the edge itself), are passed over: an origin speaks for its own servers only.
+   * not belong to `origin` (null: the edge itself), are passed over: an origin speaks for its own servers only. `starting`: see
+   * `link.ts`.
    */
-  async publish(ids: readonly string[], text: string, origin: string | null): Promise<void> {
+  async publish(ids: readonly string[], text: string, origin: string | null, starting = false): Promise<void> {
     const message = JSON.parse(text) as JsonRpcMessage;
     const reached = ids.filter((id) => {
       const { state } = this.#entry(id);
@@ -159,7 +160,7 @@ export class Session extends DurableObject<Env> {
     const kind = origin === null ? null : changedKindOf(message);
     if (kind !== null) {
       const byServer = new Map(reached.map((id) => [this.#serverOf(id), id]));
-      for (const [server, id] of byServer) await this.#doubts.raise(server, kind, id);
+      for (const [server, id] of byServer) await this.#doubts.raise(server, kind, id, starting);
     }
     for (const id of reached) this.#say(id, text, isNotification(message));
   }

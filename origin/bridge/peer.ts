@@ -30,6 +30,9 @@ export interface CallSink {
   fail(error: MoorageError): void;
 }
 
+/** Takes what a server says unasked. `starting`: it had not been called yet. */
+export type Unasked = (sessions: readonly string[], message: JsonRpcMessage, starting?: boolean) => void;
+
 export interface PeerOptions {
   readonly server: string;
   readonly open: OpenChannel;
@@ -40,8 +43,7 @@ export interface PeerOptions {
   readonly sync: () => Promise<void>;
   /** Of a process that was taken over: as `SessionPeer.listsChanged` was. */
   readonly listsChanged?: boolean;
-  /** What the server says unasked. */
-  readonly unasked: (sessions: readonly string[], message: JsonRpcMessage) => void;
+  readonly unasked: Unasked;
 }
 
 export interface RequestOptions extends SendOptions {
@@ -238,7 +240,7 @@ export class Peer implements SessionPeer {
         return;
       }
       case 'sessions':
-        this.#options.unasked(route.sessions, route.message);
+        this.#options.unasked(route.sessions, route.message, !this.#called);
         return;
       case 'server':
         this.#channel.send(route.message);

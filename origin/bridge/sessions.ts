@@ -12,13 +12,13 @@
  */
 import { randomBytes } from 'node:crypto';
 import { MoorageError } from '../../shared/errors.ts';
-import type { JsonRpcMessage, JsonRpcRequest, JsonRpcResponse } from '../../shared/jsonrpc.ts';
+import type { JsonRpcRequest, JsonRpcResponse } from '../../shared/jsonrpc.ts';
 import { isRecord } from '../../shared/rev-2026-07-28.ts';
 import type { ServerDefinition } from '../server.ts';
 import { Correlator, type CorrelatorState } from './correlate.ts';
 import type { Eras } from './eras.ts';
 import type { ModernPeers } from './modern-peers.ts';
-import { asked, Peer, type SessionPeer } from './peer.ts';
+import { asked, Peer, type SessionPeer, type Unasked } from './peer.ts';
 import { StatelessSession } from './stateless/session.ts';
 import type { PeerKind, Upstreams } from './upstreams.ts';
 
@@ -62,7 +62,7 @@ export class Sessions {
   readonly #upstreams: Upstreams;
   readonly #eras: Eras;
   readonly #peers: ModernPeers;
-  readonly #unasked: (sessions: readonly string[], message: JsonRpcMessage) => void;
+  readonly #unasked: Unasked;
   readonly #entries = new Map<string, Entry>();
   readonly #shared = new Map<string, SharedProcess>();
 
@@ -70,7 +70,7 @@ export class Sessions {
     upstreams: Upstreams;
     eras: Eras;
     peers: ModernPeers;
-    unasked: (sessions: readonly string[], message: JsonRpcMessage) => void;
+    unasked: Unasked;
   }) {
     this.#upstreams = options.upstreams;
     this.#eras = options.eras;

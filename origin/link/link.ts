@@ -59,8 +59,8 @@ export class Link {
   }
 
   /** Sends what a server said unasked, now or when the link is back. */
-  publish(sessions: readonly string[], message: JsonRpcMessage): void {
-    const frame = this.#outbox.add(sessions, message);
+  publish(sessions: readonly string[], message: JsonRpcMessage, starting = false): void {
+    const frame = this.#outbox.add(sessions, message, starting);
     if (frame === undefined)
       this.#options.log.warn('an unasked message of a server was too large for the link and was dropped');
     else if (this.#socket?.readyState === WebSocket.OPEN) this.#socket.send(frame);

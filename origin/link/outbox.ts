@@ -26,9 +26,15 @@ export class Outbox {
     return this.#lost;
   }
 
-  /** Takes a message in. Returns its frame, or nothing when it is too large for a frame. */
-  add(sessions: readonly string[], message: JsonRpcMessage): string | undefined {
-    const frame: UpFrame = { type: 'event', seq: this.#last + 1, sessions: [...sessions], message: { ...message } };
+  /** Takes a message in. Returns its frame, or nothing when it is too large for a frame. `starting`: see `link.ts`. */
+  add(sessions: readonly string[], message: JsonRpcMessage, starting = false): string | undefined {
+    const frame: UpFrame = {
+      type: 'event',
+      seq: this.#last + 1,
+      sessions: [...sessions],
+      ...(starting ? { starting } : {}),
+      message: { ...message },
+    };
     const text = JSON.stringify(frame);
     if (text.length > MAX_LINK_FRAME_BYTES) {
       this.#lost++;

@@ -34,9 +34,12 @@ export interface SendOptions {
 export interface Exchange {
   readonly status: number;
   readonly contentType: string;
+  readonly headers: Headers;
   readonly messages: JsonRpcMessage[];
   /** Ids of a stream's events. */
   readonly ids: string[];
+  /** Names of a stream's events. */
+  readonly names: string[];
   readonly done: Promise<JsonRpcResponse>;
 }
 
@@ -112,14 +115,16 @@ export async function startOrigin(mcpServers: Record<string, object>): Promise<O
     const response = await fetch(base + MESSAGES_PATH, {
       method: 'POST',
       headers: await headersFor(options),
-      body: JSON.stringify(options.replay ? [message] : message),
+      body: JSON.stringify(options.replay ? [message].flat() : message),
       signal: options.signal ?? null,
     });
     const messages: JsonRpcMessage[] = [];
     const ids: string[] = [];
-    const done = readMessages(response, messages, ids);
+    const names: string[] = [];
+    const done = readMessages(response, messages, ids, names);
     done.catch(() => undefined);
-    return { status: response.status, contentType: response.headers.get('content-type') ?? '', messages, ids, done };
+    const { status, headers } = response;
+    return { status, contentType: headers.get('content-type') ?? '', headers, messages, ids, names, done };
   };
   return {
     parts,
@@ -141,7 +146,12 @@ export async function startOrigin(mcpServers: Record<string, object>): Promise<O
   };
 }
 
-async function readMessages(response: Response, messages: JsonRpcMessage[], ids: string[]): Promise<JsonRpcResponse> {
+async function readMessages(
+  response: Response,
+  messages: JsonRpcMessage[],
+  ids: string[],
+  names: string[],
+): Promise<JsonRpcResponse> {
   if (!response.headers.get('content-type')?.startsWith('text/event-stream')) {
     const text = await response.text();
     if (text === '') return { jsonrpc: '2.0', id: null, error: { code: response.status, message: 'no body' } };
@@ -158,6 +168,7 @@ async function readMessages(response: Response, messages: JsonRpcMessage[], ids:
     rest = events.pop() ?? '';
     for (const event of events) {
       ids.push(...(/^id: (.*)$/m.exec(event)?.slice(1) ?? []));
+      names.push(...(/^event: (.*)$/m.exec(event)?.slice(1) ?? []));
       const data = /^data: (.+)$/m.exec(event)?.[1];
       if (data !== undefined) messages.push(JSON.parse(data) as JsonRpcMessage);
     }

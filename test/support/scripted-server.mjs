@@ -2,7 +2,7 @@
  * A stdio MCP server that does what a test tells it to, also what no good server does. Plain JavaScript without
  * dependencies: it runs as a child process and inside a guest. One tool, `do`, whose `action` chooses.
  */
-import { readFileSync } from 'node:fs';
+import { appendFileSync, readFileSync } from 'node:fs';
 import { createInterface } from 'node:readline';
 
 const send = (message) => process.stdout.write(`${JSON.stringify({ jsonrpc: '2.0', ...message })}\n`);
@@ -27,6 +27,11 @@ const actions = {
   random: (id) => text(id, readFileSync('/proc/sys/kernel/random/uuid', 'utf8')),
   never: () => undefined,
   later: (id, args) => setTimeout(() => text(id, args.value), args.ms),
+  /** Leaves a line on disk for each execution, with the process that did it, then takes its time. */
+  record: (id, args) => {
+    appendFileSync('executions.log', `${args.value} ${process.pid}\n`);
+    setTimeout(() => text(id, args.value), args.ms ?? 0);
+  },
   crash: (_id, args) => {
     process.stderr.write('last words\n');
     setTimeout(() => process.exit(args.code ?? 3), 20);
@@ -152,7 +157,15 @@ const methods = {
   },
   'com.example/future': ({ id, params }) => send({ id, result: { seen: params } }),
   ping: ({ id }) => send({ id, result: {} }),
-  'tools/list': ({ id }) => send({ id, result: { tools: [{ name: 'do', inputSchema: { type: 'object' } }] } }),
+  'tools/list': ({ id }) => {
+    const tools = [{ name: 'do', inputSchema: { type: 'object' } }];
+    // The same tool under names that promise something.
+    if (process.argv.includes('--hints')) {
+      tools.push({ ...tools[0], name: 'look', annotations: { readOnlyHint: true } });
+      tools.push({ ...tools[0], name: 'again', annotations: { idempotentHint: true } });
+    }
+    send({ id, result: { tools } });
+  },
   'tools/call': ({ id, params }) => actions[params.arguments.action](id, params.arguments, params._meta),
 };
 

@@ -1,0 +1,104 @@
+/** Discovery with real parts and published clients and servers: the machine sleeps through all of it. */
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import { Client as ClientV1 } from '@modelcontextprotocol/sdk/client/index.js';
+import { StreamableHTTPClientTransport as TransportV1 } from '@modelcontextprotocol/sdk/client/streamableHttp.js';
+import { afterAll, beforeAll, describe, expect, inject, test } from 'vitest';
+import { connect, moorageUp, project, type Running } from '../support/moorage.ts';
+
+const npx = (spec: string) => ({ command: 'npx', args: ['-y', spec], machine: 'shared' });
+const { dir, state } = project({
+  mcpServers: {
+    everything: npx('@modelcontextprotocol/server-everything@2026.8.31'),
+    memory: npx('@modelcontextprotocol/server-memory@2026.8.31'),
+  },
+});
+const isAwake = () => existsSync(join(state, 'machines', 'shared', 'qemu.pid'));
+const SERVERS = ['everything', 'memory'];
+/** What clients declare decides what servers list: 13 tools, or 14. */
+const DECLARED = [{}, { sampling: {}, elicitation: {}, roots: { listChanged: true } }];
+
+describe.skipIf(!inject('guests'))('a machine that is asleep', () => {
+  let moorage: Running;
+  beforeAll(async () => {
+    moorage = await moorageUp(dir);
+  });
+  afterAll(() => moorage.stop());
+
+  /** A whole visit of a client that looks around and leaves. */
+  const visitV2 = async (server: string, capabilities: object) => {
+    const { client, transport, close } = await connect(moorage.url, server, capabilities);
+    const offers = client.getServerCapabilities() ?? {};
+    const seen = {
+      server: client.getServerVersion(),
+      tools: (await client.listTools()).tools,
+      prompts: offers.prompts && (await client.listPrompts()).prompts,
+      resources: offers.resources && (await client.listResources()).resources,
+      templates: offers.resources && (await client.listResourceTemplates()).resourceTemplates,
+    };
+    await client.ping();
+    if (offers.logging) await client.setLoggingLevel('error');
+    await transport.terminateSession();
+    await close();
+    return seen;
+  };
+  const visitV1 = async (server: string, capabilities: object) => {
+    const client = new ClientV1({ name: 'v1', version: '1' }, { capabilities });
+    const transport = new TransportV1(new URL(`${moorage.url}/${server}/mcp`));
+    await client.connect(transport as Parameters<typeof client.connect>[0]);
+    const { tools } = await client.listTools();
+    await client.ping();
+    await transport.terminateSession();
+    await client.close();
+    return tools.length;
+  };
+  /** As mcp-remote does: one session to see whether it works, and at once another one. */
+  const visitTwice = async (server: string, capabilities: object) => {
+    const first = await connect(moorage.url, server, capabilities);
+    const second = await connect(moorage.url, server, capabilities);
+    await first.close();
+    await second.client.listTools();
+    await second.transport.terminateSession();
+    await second.close();
+  };
+  const everybody = () => SERVERS.flatMap((server) => DECLARED.map((declared) => [server, declared] as const));
+
+  test('is not woken by 20 clients that initialize, list, ping and leave, after everything was started anew', async () => {
+    // One after the other: each starts a process in the machine.
+    const before: Awaited<ReturnType<typeof visitV2>>[] = [];
+    for (const [server, declared] of everybody()) before.push(await visitV2(server, declared));
+    expect(isAwake()).toBe(true);
+    expect(before.map(({ tools }) => tools.length)).toEqual([13, expect.any(Number), 9, 9]);
+    expect(before[1]?.tools.length).toBeGreaterThan(13);
+    await moorage.stop();
+    moorage = await moorageUp(dir);
+    expect(isAwake()).toBe(false);
+    const after = await Promise.all(everybody().map(([server, declared]) => visitV2(server, declared)));
+    expect(after).toEqual(before);
+    expect(isAwake(), 'by SDK v2').toBe(false);
+    const tools = await Promise.all(
+      Array.from({ length: 10 }, (_, n) => visitV1(SERVERS[n % 2] ?? '', DECLARED[n % 4 < 2 ? 0 : 1] ?? {})),
+    );
+    expect(tools.slice(0, 2)).toEqual([13, 9]);
+    expect(isAwake(), 'by SDK v1').toBe(false);
+    await Promise.all(Array.from({ length: 6 }, (_, n) => visitTwice(SERVERS[n % 2] ?? '', {})));
+    expect(isAwake()).toBe(false);
+  });
+
+  test('wakes for the first call of a session that was opened while it slept, and its lists stay what they were', async () => {
+    const { text, client, close } = await connect(moorage.url, 'everything');
+    const names = (await client.listTools()).tools.map(({ name }) => name);
+    expect(isAwake()).toBe(false);
+    expect(await text('echo', { message: 'good morning' })).toBe('Echo: good morning');
+    expect(isAwake()).toBe(true);
+    expect((await client.listTools()).tools.map(({ name }) => name)).toEqual(names);
+    await close();
+  });
+
+  test('that was woken says that its tools changed, as this server does at its start, and the next client wakes nothing', async () => {
+    await moorage.stop();
+    moorage = await moorageUp(dir);
+    expect((await Promise.all(DECLARED.map((declared) => visitV2('everything', declared)))).length).toBe(2);
+    expect(isAwake()).toBe(false);
+  });
+});
