@@ -24,6 +24,17 @@ describe('moorage.jsonc', () => {
     expect(config.origin.id).toBe('local');
   });
 
+  test('discovery is set per server, its age in units of time', () => {
+    const config = parseConfig(
+      withServers({
+        a: { command: 'x', discovery: 'live', discoveryMaxAge: '90m' },
+        b: { url: 'http://127.0.0.1:1/mcp', discoveryMaxAge: '7d' },
+      }),
+    );
+    expect(config.servers.get('a')).toMatchObject({ discovery: 'live', discoveryMaxAge: 5400 });
+    expect(config.servers.get('b')).toMatchObject({ discoveryMaxAge: 604_800 });
+  });
+
   test('sizes become MiB', () => {
     const config = parseConfig(withServers({ a: { command: 'x', limits: { memory: '1G', disk: '512M', cpus: 2 } } }));
     expect(config.servers.get('a')).toMatchObject({ limits: { memory: 1024, disk: 512, cpus: 2 } });
@@ -54,6 +65,11 @@ describe('moorage.jsonc', () => {
     ['a bad sleep', withServers({ a: { command: 'x', sleep: 'never' } }), /^mcpServers\.a\.sleep: write "always-on"/],
     ['a syntax error names its line', '{\n "mcpServers": {\n oops }\n}', /^line 3: this is not JSON/],
     ['an unknown member', withServers({ a: { command: 'x', limit: {} } }), /^mcpServers\.a: .*limit/],
+    [
+      'an age without a unit',
+      withServers({ a: { command: 'x', discoveryMaxAge: '24' } }),
+      /^mcpServers\.a\.discoveryMaxAge: write a duration/,
+    ],
     ['no command', withServers({ a: { args: [] } }), /^mcpServers\.a\.command: /],
     [
       'a bad size',
