@@ -7,7 +7,7 @@
 import { MoorageError } from '../shared/errors.ts';
 import type { EventId } from '../shared/event-stream.ts';
 import { isRequest, type JsonRpcMessage } from '../shared/jsonrpc.ts';
-import { PREFER_HEADER, REVISION_HEADER } from '../shared/origin-api.ts';
+import { PREFER_HEADER, REVISION_HEADER, WAKE_HEADER } from '../shared/origin-api.ts';
 import { type Attempt, answerTo, attemptOf, unanswered } from './attempt.ts';
 import { directoryOf } from './directory/object.ts';
 import type { OriginRoute } from './directory/route.ts';
@@ -88,6 +88,7 @@ async function send(carried: Carried): Promise<Response> {
   const headers = {
     ...(admission.revision === null ? {} : { [REVISION_HEADER]: admission.revision }),
     ...(preferStream ? { [PREFER_HEADER]: 'stream' } : {}),
+    ...(copy ? { [WAKE_HEADER]: 'no' } : {}),
   };
   let restored = false;
   let rerouted = false;

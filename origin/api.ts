@@ -25,6 +25,7 @@ import {
   REVISION_HEADER,
   SESSION_PATH,
   STREAMS_PATH,
+  WAKE_HEADER,
 } from '../shared/origin-api.ts';
 import { takesPriming } from '../shared/revision.ts';
 import { Answer, type AnswerOptions, sendJson } from './answer.ts';
@@ -136,7 +137,8 @@ async function pass(
     response.writeHead(202).end();
     return;
   }
-  const options: AnswerOptions = {
+  const options = {
+    wake: request.headers[WAKE_HEADER] !== 'no',
     primed: isPrimed(request),
     preferStream: request.headers[PREFER_HEADER] === 'stream',
   };
@@ -159,11 +161,11 @@ async function passCall(
   definition: ServerDefinition,
   grant: Grant,
   message: JsonRpcRequest,
-  options: AnswerOptions,
+  options: AnswerOptions & { readonly wake: boolean },
   response: ServerResponse,
 ): Promise<void> {
   try {
-    const { peer } = await sessions.get(grant.session, definition.name);
+    const { peer } = await sessions.get(grant.session, definition.name, options.wake);
     if (peer.listsChanged) response.setHeader(LISTS_HEADER, 'changed');
     const resumable = () => journal.begin(grant.session, message);
     peer.request(grant.session, message, new Answer(response, message.id, { ...options, resumable }));

@@ -13,6 +13,7 @@
  * a fresh process to where the session stands. It is answered `200 application/json` with the server's response to that
  * `initialize` once the process has answered all of them; nobody's message passes them, and however many restore the
  * same session at once, each request reaches the process once.
+ * With `Moorage-Wake: no` a request is also `session_unknown` where its process sleeps: it is not worth waking it.
  * `route_stale` (409) means: this server or machine is not at this origin; ask the Directory again.
  * `stream_unknown` (404) means: no such stream of this session is kept here (any more).
  * Closing the connection never cancels a call (a disconnect is no cancellation before 2026-07-28).
@@ -45,6 +46,9 @@ export const PREFER_HEADER = 'moorage-prefer';
 
 /** Set to `1` on the requests that the edge repeats for a session that the client already opened. */
 export const REPLAY_HEADER = 'moorage-replay';
+
+/** Set to `no` on a request that only a process that is awake shall answer. */
+export const WAKE_HEADER = 'moorage-wake';
 
 /** The most requests that restore one session. */
 export const MAX_REPLAYED = 300;

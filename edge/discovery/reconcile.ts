@@ -7,7 +7,7 @@
  */
 import { parseExactly } from '../../shared/exact-json.ts';
 import type { JsonRpcResponse } from '../../shared/jsonrpc.ts';
-import { LISTS_HEADER, MAX_MESSAGE_BYTES } from '../../shared/origin-api.ts';
+import { LISTS_HEADER, MAX_MESSAGE_BYTES, WAKE_HEADER } from '../../shared/origin-api.ts';
 import { directoryOf } from '../directory/object.ts';
 import type { Env } from '../env.ts';
 import { postMessage } from '../origin/client.ts';
@@ -53,7 +53,9 @@ async function listedNow(env: Env, kind: Kind, reach: Reach): Promise<{ pages: L
         params: cursor === null ? {} : { cursor },
       } as const;
       const bytes = new TextEncoder().encode(JSON.stringify(request));
-      const response = await postMessage(env, reach.origin, reach.grant, bytes);
+      const response = await postMessage(env, reach.origin, reach.grant, bytes, false, {
+        headers: { [WAKE_HEADER]: 'no' },
+      });
       own ||= response.headers.get(LISTS_HEADER) === 'changed';
       const answer = await answerIn(response, request.id);
       if (!answer) return null;

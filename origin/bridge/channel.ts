@@ -32,6 +32,8 @@ export interface Channel {
   readonly closed: Promise<ChannelEnd>;
   /** Resolves when the server can hear; absent where it always can. Rejects with a MoorageError when it cannot be woken. */
   awake?(): Promise<void>;
+  /** Whether it must be woken to hear; absent where it never must. */
+  readonly asleep?: boolean;
   /** Whether the server's process outlives us: it is then not ended with us. */
   readonly outlives?: boolean;
   /** Ends the server's process, or the connection to it. Resolves when it is gone. */

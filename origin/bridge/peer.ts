@@ -63,6 +63,8 @@ export interface SessionPeer {
   notify(session: string, message: JsonRpcMessage): void;
   /** Resolves when the server can hear. @throws MoorageError when it is gone, or its machine cannot be woken. */
   awake?(): Promise<void>;
+  /** Whether it must be woken to hear; absent where it never must. */
+  readonly asleep?: boolean;
   /** The session has ended. What it used alone ends with it. */
   leave(session: string): void;
 }
@@ -170,6 +172,10 @@ export class Peer implements SessionPeer {
   async end(): Promise<void> {
     await this.#channel.end();
     await this.closed;
+  }
+
+  get asleep(): boolean {
+    return this.#channel.asleep ?? false;
   }
 
   /** Resolves when the server can hear. @throws MoorageError when it is gone, or its machine cannot be woken. */

@@ -83,15 +83,18 @@ export class Sessions {
   }
 
   /**
-   * The open session's process, able to hear.
-   * @throws MoorageError `session_unknown` when there is none (any more), or what its opening or its machine met.
+   * The open session's process, able to hear. @throws MoorageError `session_unknown` when there is none (or it sleeps and
+   * `wake` is false), or what its opening or waking met.
    */
-  async get(session: string, server: string): Promise<Attachment> {
+  async get(session: string, server: string, wake = true): Promise<Attachment> {
     const entry = this.#entries.get(session);
     if (!entry || entry.server !== server) {
       throw new MoorageError('session_unknown', 'The origin holds no process for this session.');
     }
     const attachment = await entry.attachment;
+    if (!wake && attachment.peer.asleep) {
+      throw new MoorageError('session_unknown', 'The process of this session sleeps.');
+    }
     await attachment.peer.awake?.();
     this.touch(session);
     return attachment;

@@ -85,6 +85,12 @@ export class WakingChannel implements Channel {
     return true;
   }
 
+  get asleep(): boolean {
+    const lease = this.#keeper.leaseNow();
+    lease?.release();
+    return lease === undefined;
+  }
+
   async awake(): Promise<void> {
     const lease = this.#keeper.leaseNow();
     if (lease !== undefined) {

@@ -49,9 +49,22 @@ describe.skipIf(!inject('guests'))('a machine that sleeps', () => {
     expect(wakes()).toBe(1);
   });
 
+  test('is asked for a list while it is awake, and not woken for one: ten clients, those that called it among them', async () => {
+    const names = async ({ client }: Connected) => (await client.listTools()).tools.map(({ name }) => name);
+    expect(await names(session)).toEqual(['do']);
+    await asleep();
+    const before = wakes();
+    const others = await Promise.all(Array.from({ length: 9 }, () => connect(moorage.url, 'sleeper')));
+    expect(await Promise.all([session, ...others].map(names))).toEqual(Array.from({ length: 10 }, () => ['do']));
+    await Promise.all(others.map((other) => other.close()));
+    expect([wakes(), isAsleep()]).toEqual([before, true]);
+  });
+
   test('is not frozen under a silent call, however short its times are', async () => {
+    await act('echo', { value: 'up' });
+    const before = wakes();
     expect(await act('later', { ms: 5_000, value: 'at last' })).toBe('at last');
-    expect(wakes()).toBe(1);
+    expect(wakes()).toBe(before);
   });
 
   test('goes on after the agent was stopped and started: same session, same memory, no new initialize', async () => {

@@ -65,6 +65,12 @@ function server({ awake }: { awake: boolean }) {
 const call = (id: number, method = 'tools/call'): JsonRpcMessage => ({ jsonrpc: '2.0', id, method, params: {} });
 const ids = (messages: readonly JsonRpcMessage[]) => messages.map((message) => 'id' in message && message.id);
 
+test('says whether it must be woken, without keeping it awake by the asking', () => {
+  expect(server({ awake: false }).channel.asleep).toBe(true);
+  const { channel, state } = server({ awake: true });
+  expect([channel.asleep, state.leases]).toEqual([false, 0]);
+});
+
 describe('what is sent to a machine that sleeps', () => {
   test('waits for one wake, in order', async () => {
     const { channel, state, heard, wake } = server({ awake: false });
