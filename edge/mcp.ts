@@ -150,12 +150,13 @@ async function initialize(exchange: Exchange, read: ReadMessage, request: JsonRp
 async function carry(exchange: Exchange, session: string, admission: Admission, read: ReadMessage): Promise<Response> {
   const { message } = read;
   if (admission.route.runtime === 'edge') return await carryLive(exchange, session, admission, read, {});
-  const inPlace = answerInPlace(message, admission);
+  const accept = exchange.request.headers.get('accept');
+  const inPlace = answerInPlace(message, admission, accept);
   if (inPlace) return inPlace;
   const question = isRequest(message) ? questionOf(message) : null;
   if (!isRequest(message) || !question) return await carryLive(exchange, session, admission, read, {});
   const { result, keep } = await knownOf(exchange, admission, question);
-  if (result !== null && admission.asleep) return answered(message.id, result);
+  if (result !== null && admission.asleep) return answered(message.id, result, accept);
   return await carryLive(exchange, session, admission, read, {
     ...(result === null ? {} : { copy: new TextEncoder().encode(responseText(message.id, result)) }),
     onAnswer: async (answer, own) => {

@@ -15,7 +15,10 @@
 import { isRequest, type JsonRpcMessage, type JsonRpcRequest, type RequestId } from '../../shared/jsonrpc.ts';
 import { directoryOf } from '../directory/object.ts';
 import type { Env } from '../env.ts';
+import { prefersStream } from '../read-message.ts';
+import { STREAM_HEADERS } from '../respond.ts';
 import type { Admission } from '../session/object.ts';
+import { eventOf } from '../sse.ts';
 import { kindOf, type Question } from './question.ts';
 import type { View } from './view.ts';
 
@@ -55,11 +58,15 @@ export function needsProcess(message: JsonRpcMessage): boolean {
 }
 
 /** The answer to a message that no process is needed for, or null. */
-export function answerInPlace(message: JsonRpcMessage, { told, asleep }: Admission): Response | null {
+export function answerInPlace(
+  message: JsonRpcMessage,
+  { told, asleep }: Admission,
+  accept: string | null,
+): Response | null {
   if (!isRequest(message)) return asleep ? new Response(null, { status: 202 }) : null;
-  if (message.method === 'ping') return answered(message.id, '{}');
+  if (message.method === 'ping') return answered(message.id, '{}', accept);
   const remembered = message.method === 'logging/setLevel' && asleep && (told?.logging ?? false) && hasLevel(message);
-  return remembered ? answered(message.id, '{}') : null;
+  return remembered ? answered(message.id, '{}', accept) : null;
 }
 
 /** The response to request `id` with a stored result, as JSON text. */
@@ -67,8 +74,12 @@ export function responseText(id: RequestId, result: string): string {
   return `{"jsonrpc":"2.0","id":${JSON.stringify(id)},"result":${result}}`;
 }
 
-export function answered(id: RequestId, result: string): Response {
-  return new Response(responseText(id, result), { headers: { 'content-type': 'application/json' } });
+/** The response with a stored result, in the form that `Accept` prefers. A stream needs no event ids: it is whole. */
+export function answered(id: RequestId, result: string, accept: string | null): Response {
+  const text = responseText(id, result);
+  return prefersStream(accept)
+    ? new Response(eventOf(text), { headers: STREAM_HEADERS })
+    : new Response(text, { headers: { 'content-type': 'application/json' } });
 }
 
 const hasLevel = ({ params }: JsonRpcRequest): boolean => LEVELS.includes(String(params?.level));
