@@ -2,13 +2,39 @@
  * Owns `moorage up`: a router at the terminal, told step by step, and the way back when it is stopped. Alone among the
  * users of a router it may install what the host lacks, when it is told to.
  */
-import { dirname, join, resolve } from 'node:path';
+import { dirname, resolve } from 'node:path';
 import { createInterface } from 'node:readline/promises';
 import { MachineError } from '../origin/vm/error.ts';
 import { inspectHost, installHost } from '../origin/vm/host.ts';
 import { startRouter } from '../router/router.ts';
+import { type Command, textOf } from './command.ts';
 import { readConfig } from './config-file.ts';
+import { stateDirOf } from './control.ts';
 import { summary } from './summary.ts';
+import { UsageError } from './usage.ts';
+
+export const command: Command = {
+  usage: `up [--port PORT] [--yes]
+
+Serves the configured servers on this machine until it is stopped (SIGINT, SIGTERM).
+
+  --port PORT  listen here instead of the configured port
+  --yes        install what is missing (QEMU) without asking
+`,
+  options: { port: { type: 'string' }, yes: { type: 'boolean', default: false } },
+  run: async (input) => {
+    if (input.positionals.length > 0) throw new UsageError('"moorage up" takes no arguments. See "moorage help up".');
+    const { config, state } = input;
+    return await up({ config, state, port: portOf(textOf(input, 'port')), yes: input.values.yes === true });
+  },
+};
+
+function portOf(text: string | undefined): number | undefined {
+  if (text === undefined) return undefined;
+  const port = Number(text);
+  if (Number.isInteger(port) && port >= 0 && port <= 65535) return port;
+  throw new UsageError('--port takes a number from 0 to 65535.');
+}
 
 export interface UpOptions {
   readonly config: string;
@@ -33,7 +59,7 @@ export async function up(options: UpOptions): Promise<number> {
     config,
     {
       configDir,
-      stateDir: resolve(options.state ?? join(configDir, '.moorage')),
+      stateDir: stateDirOf(options),
       port: options.port ?? config.edge.port,
       fallback: 'process',
       log: say,

@@ -108,6 +108,11 @@ export class Machines implements ServerHost {
     return await machine.spawn(await this.#processSpec(server));
   }
 
+  /** All machines, for people. */
+  states(): { key: string; state: string }[] {
+    return this.#supervisor.states();
+  }
+
   async close(): Promise<void> {
     await this.#supervisor.close();
   }

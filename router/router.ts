@@ -8,6 +8,8 @@
 import { join, resolve } from 'node:path';
 import { startEdge } from '../edge/local/edge.ts';
 import { startAgent } from '../origin/agent.ts';
+import { startControl } from '../origin/control/control.ts';
+import { machineRoutes } from '../origin/control/machines.ts';
 import { defaultCacheDir } from '../origin/images/cache.ts';
 import { ensureMachineImage } from '../origin/images/machine-image.ts';
 import { type Log, openLog } from '../origin/log.ts';
@@ -162,6 +164,13 @@ async function compose(composition: Composition): Promise<Router> {
     agentStop = () => agent.stop();
     await agent.ready;
   }
+  const control = await startControl({
+    socket: socketPath(stateDir, 'control.sock'),
+    routes: { '/v1/machines': machineRoutes(machines) },
+    sockets: {},
+    log,
+  });
+  undo.push(() => control.close());
   state.publish(edge.url);
   await prepare(machines, wanted, log);
   return {
@@ -209,7 +218,7 @@ async function chooseAccelerator(driver: QemuDriver, cacheDir: string, log: Log)
 function agentAddress(config: Config, stateDir: string) {
   const { listen } = config.origin;
   if (listen === undefined) {
-    const socket = socketPath(stateDir);
+    const socket = socketPath(stateDir, 'origin.sock');
     return { address: `unix:${socket}`, where: { socket } };
   }
   const at = listen.lastIndexOf(':');

@@ -9,6 +9,7 @@
  * | `edge/` | the edge: its bundle and its Durable Objects' storage |
  * | `streams.db` | the agent's journal: streams that clients may resume |
  * | `machines/<key>/` | one folder a machine: its disk, and its image while it sleeps |
+ * | `control.sock` | where the router that uses the folder takes its owner's commands |
  * | `logs/` | the owner's log |
  */
 import { createHash, randomBytes } from 'node:crypto';
@@ -152,11 +153,11 @@ export async function loadKeys(dir: string): Promise<Keys> {
 }
 
 /**
- * Path of the agent's Unix socket. Such a path has at most 107 bytes, so for a deep state folder it lies in the
- * user's runtime folder. @throws RouterError `state_damaged` when that folder belongs to somebody else.
+ * Path of one of the folder's Unix sockets: the agent's for the edge, or the one for its owner. Such a path has at most
+ * 107 bytes, so for a deep state folder it lies in the user's runtime folder. @throws RouterError `state_damaged` when that folder belongs to somebody else.
  */
-export function socketPath(dir: string): string {
-  const near = join(dir, 'origin.sock');
+export function socketPath(dir: string, name: 'origin.sock' | 'control.sock'): string {
+  const near = join(dir, name);
   if (Buffer.byteLength(near) < 104) return near;
   const digest = createHash('sha256').update(dir).digest('hex').slice(0, 16);
   const folder = join(process.env.XDG_RUNTIME_DIR ?? tmpdir(), `moorage-${digest}`);
@@ -168,7 +169,7 @@ export function socketPath(dir: string): string {
       'The folder for the socket in the temporary folder belongs to somebody else. Set XDG_RUNTIME_DIR.',
     );
   }
-  return join(folder, 'origin.sock');
+  return join(folder, name);
 }
 
 async function makeKey(): Promise<JWK> {

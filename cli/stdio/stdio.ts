@@ -3,18 +3,38 @@
  *
  * stdout carries the protocol and nothing else; everything for a person goes to stderr.
  */
-import { dirname, join, resolve } from 'node:path';
+import { dirname, resolve } from 'node:path';
 import { PassThrough } from 'node:stream';
 import { StdioServerTransport } from '@modelcontextprotocol/server/stdio';
 import { printable } from '../../origin/log.ts';
 import { serverName } from '../../shared/config.ts';
 import type { JsonRpcMessage } from '../../shared/jsonrpc.ts';
 import { MAX_MESSAGE_BYTES } from '../../shared/origin-api.ts';
+import { type Command, textOf } from '../command.ts';
 import { readConfig } from '../config-file.ts';
+import { stateDirOf } from '../control.ts';
 import { UsageError } from '../usage.ts';
 import { localPlace, type Place, remotePlace } from './place.ts';
 import { Relay } from './relay.ts';
 import { reasonOf } from './remote.ts';
+
+export const command: Command = {
+  usage: `stdio <server> [--url URL]
+
+Serves one configured server to the MCP client that starts this command, over stdin and stdout.
+
+  --url URL  the server is behind this router, such as https://mcp.example.com; a token for it
+             is read from MOORAGE_TOKEN. Without it: behind the router that runs here
+             ("moorage up"), or behind one that is started for this client.
+`,
+  options: { url: { type: 'string' } },
+  run: async (input) => {
+    const [server, ...more] = input.positionals;
+    if (server === undefined) throw new UsageError('Which server? Say "moorage stdio <server>".');
+    if (more.length > 0) throw new UsageError('"moorage stdio" takes one server. See "moorage help stdio".');
+    return await stdio({ server, config: input.config, state: input.state, url: textOf(input, 'url') });
+  },
+};
 
 export interface StdioOptions {
   readonly server: string;
@@ -70,7 +90,8 @@ export async function stdio(options: StdioOptions): Promise<number> {
   return 0;
 }
 
-function local({ server, config: file, state }: StdioOptions, log: (line: string) => void): Place {
+function local(options: StdioOptions, log: (line: string) => void): Place {
+  const { server, config: file } = options;
   const config = readConfig(file);
   const entry = config.servers.get(server);
   if (!entry) {
@@ -82,7 +103,7 @@ function local({ server, config: file, state }: StdioOptions, log: (line: string
     config,
     options: {
       configDir,
-      stateDir: resolve(state ?? join(configDir, '.moorage')),
+      stateDir: stateDirOf(options),
       // Only what this server needs must be there; images are built by the first call.
       fallback: entry.runtime === 'vm' ? 'refuse' : 'skip',
       prepare: [],

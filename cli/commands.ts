@@ -1,0 +1,27 @@
+/** Owns the table of commands: name, one line for `moorage help`, and where its module is. A command loads its own alone. */
+import type { Command } from './command.ts';
+
+export interface Entry {
+  /** What it is called with, and what it does, as `moorage help` shows it. */
+  readonly call: string;
+  readonly summary: string;
+  load(): Promise<{ readonly command: Command }>;
+}
+
+export const COMMANDS: Readonly<Record<string, Entry>> = {
+  up: {
+    call: 'up',
+    summary: 'serve the configured servers on this machine (what "npm start" does)',
+    load: () => import('./up.ts'),
+  },
+  stdio: {
+    call: 'stdio <server>',
+    summary: 'serve one of them to a local MCP client, over stdin and stdout',
+    load: () => import('./stdio/stdio.ts'),
+  },
+  machines: {
+    call: 'machines',
+    summary: 'list the machines of the router that runs here, with their states',
+    load: () => import('./machines.ts'),
+  },
+};
