@@ -32,6 +32,7 @@ import { openOrResume } from './resume.ts';
 import { isSessionId, mintSessionId } from './session/id.ts';
 import { memoryOf } from './session/memory.ts';
 import { type Admission, sessionOf } from './session/object.ts';
+import { sessionNotFound } from './session/refusals.ts';
 import { serveBatch } from './transports/batch.ts';
 
 export const SESSION_HEADER = 'Mcp-Session-Id';
@@ -234,7 +235,7 @@ async function sessionIdOf({ env, request, server }: Exchange): Promise<string> 
     throw new MoorageError('session_required', `Send initialize first, then its ${SESSION_HEADER} with every request.`);
   }
   if (!(await isSessionId(await sessionKeyOf(env), server, id))) {
-    throw new MoorageError('session_not_found', 'This session does not exist or has ended. Initialize a new one.');
+    throw sessionNotFound();
   }
   return id;
 }

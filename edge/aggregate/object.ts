@@ -9,11 +9,11 @@
  * a server has one member at a time; an object whose session ended holds nothing.
  */
 import { DurableObject } from 'cloudflare:workers';
-import { MoorageError } from '../../shared/errors.ts';
 import type { Env } from '../env.ts';
 import { type Outcome, outcomeOf } from '../outcome.ts';
 import { respondError } from '../respond.ts';
 import { CLOSE_ENDED, CLOSE_REPLACED, STREAM_HEADER } from '../session/object.ts';
+import { sessionNotFound } from '../session/refusals.ts';
 import { IDLE_MS } from '../session/session.ts';
 
 export interface AggregateState {
@@ -112,7 +112,7 @@ export class Aggregate extends DurableObject<Env> {
   end(principal: string): Promise<Outcome<Readonly<Record<string, string>>>> {
     return outcomeOf(async () => {
       const state = await this.admit(principal);
-      if (!state.ok) throw lost();
+      if (!state.ok) throw sessionNotFound();
       await this.#forget();
       return state.value.members;
     });
@@ -121,7 +121,7 @@ export class Aggregate extends DurableObject<Env> {
   /** A WebSocket for the Worker that holds the client's stream; it is told the members first. */
   override async fetch(request: Request): Promise<Response> {
     const admitted = await this.admit(request.headers.get(STREAM_HEADER.principal) ?? '');
-    if (!admitted.ok) return respondError(lost());
+    if (!admitted.ok) return respondError(sessionNotFound());
     const { 0: client, 1: server } = new WebSocketPair();
     for (const older of this.ctx.getWebSockets(STREAM)) older.close(CLOSE_REPLACED, 'a newer stream took over');
     this.ctx.acceptWebSocket(server, [STREAM]);
@@ -151,7 +151,7 @@ export class Aggregate extends DurableObject<Env> {
 
   #row(principal: string): Row {
     const row = this.#known() ? this.#sql.exec<Row>('SELECT * FROM aggregate').one() : undefined;
-    if (row?.principal !== principal) throw lost();
+    if (row?.principal !== principal) throw sessionNotFound();
     return row;
   }
 
@@ -165,10 +165,6 @@ export class Aggregate extends DurableObject<Env> {
     for (const socket of this.ctx.getWebSockets(STREAM)) socket.close(CLOSE_ENDED, 'the session ended');
     await Promise.all([this.ctx.storage.deleteAlarm(), this.ctx.storage.deleteAll()]);
   }
-}
-
-function lost(): MoorageError {
-  return new MoorageError('session_not_found', 'This session does not exist or has ended. Initialize a new one.');
 }
 
 /** The object of session `id` at `/mcp`. */

@@ -21,6 +21,7 @@ import { unwrap } from '../outcome.ts';
 import { accepts, readMessage } from '../read-message.ts';
 import { respondError } from '../respond.ts';
 import { isSessionId, mintSessionId } from '../session/id.ts';
+import { nothingFollows, sessionNotFound } from '../session/refusals.ts';
 import { answerFrom, restFrom, resultResponse } from './answer.ts';
 import { type MemberEvent, memberEventId, readMemberEventId } from './event-id.ts';
 import { CAPABILITIES, findServer, INSTRUCTIONS, SERVER_INFO, serversOf } from './find.ts';
@@ -199,9 +200,7 @@ async function resume(
 ): Promise<Response> {
   const member = Object.hasOwn(members, server) ? members[server] : undefined;
   if (member === undefined) {
-    throw new MoorageError('method_not_allowed', 'Nothing follows on this stream (any more).', {
-      allow: 'POST, DELETE, OPTIONS',
-    });
+    throw nothingFollows();
   }
   const version = request.headers.get(VERSION_HEADER);
   const headers = {
@@ -247,7 +246,7 @@ async function admit({
     throw new MoorageError('session_required', `Send initialize first, then its ${SESSION_HEADER} with every request.`);
   }
   if (!(await isSessionId(await sessionKeyOf(env), ALL, session))) {
-    throw new MoorageError('session_not_found', 'This session does not exist or has ended. Initialize a new one.');
+    throw sessionNotFound();
   }
   checkVersion(request);
   return { session, state: unwrap(await aggregateOf(env, session).admit(principal.subject)) };

@@ -19,7 +19,7 @@ import type { OriginRoute } from '../directory/route.ts';
 import { type Env, edgeKeyOf } from '../env.ts';
 import type { DeclaredTool, Parameter } from '../modern/parameters.ts';
 import { type Outcome, outcomeOf } from '../outcome.ts';
-import { unknownServer } from '../session/object.ts';
+import { unknownServer } from '../session/refusals.ts';
 import { ParameterStore } from './parameters.ts';
 
 /** Leave to carry requests of a lane. */

@@ -12,6 +12,7 @@ import type { Env } from '../env.ts';
 import { unwrap } from '../outcome.ts';
 import { STREAM_HEADERS } from '../respond.ts';
 import { type Admission, sessionOf } from '../session/object.ts';
+import { nothingFollows } from '../session/refusals.ts';
 import { Broken, getStream } from './client.ts';
 import { relay } from './relay.ts';
 
@@ -71,9 +72,7 @@ export async function resumeAtOrigin(resuming: Resuming, at: EventId): Promise<R
   const { revision } = await admit(resuming);
   const found = await find(resuming, at);
   if (found === 'gone') {
-    throw new MoorageError('method_not_allowed', 'Nothing follows on this stream (any more).', {
-      allow: 'POST, DELETE, OPTIONS',
-    });
+    throw nothingFollows();
   }
   if (found === 'away') {
     if (takesPriming(revision)) return new Response(primingText(formatEventId(at)), { headers: STREAM_HEADERS });

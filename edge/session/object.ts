@@ -26,6 +26,7 @@ import { type Outcome, outcomeOf } from '../outcome.ts';
 import { randomName } from '../random-name.ts';
 import { respondError } from '../respond.ts';
 import { sessionObjectName } from './id.ts';
+import { nothingFollows, sessionNotFound, unknownServer } from './refusals.ts';
 import { type Memory, type Restore, type SessionEvent, type SessionState, step } from './session.ts';
 import { SessionStore } from './store.ts';
 
@@ -134,7 +135,7 @@ export class Session extends DurableObject<Env> {
   reroute(id: string): Promise<Outcome<Admission>> {
     return outcomeOf(async () => {
       const { state } = this.#entry(id);
-      if (state.status !== 'open' && state.status !== 'opening') throw lost();
+      if (state.status !== 'open' && state.status !== 'opening') throw sessionNotFound();
       await this.#step(id, { type: 'reroute', route: await this.#route(state.server) });
       return await this.#admission(id);
     });
@@ -197,7 +198,7 @@ export class Session extends DurableObject<Env> {
     const admitted = await outcomeOf(() =>
       this.#step(id, { type: 'listen', principal: header('principal'), at: Date.now() }),
     );
-    if (!admitted.ok) return respondError(lost());
+    if (!admitted.ok) return respondError(sessionNotFound());
     if (call !== '') {
       this.#store.calls.begin(id, call, decodeURIComponent(header('request')), Date.now());
       return this.#accept([`mailbox:${id}`, `mailbox:${id}:${call}`]).response;
@@ -212,7 +213,7 @@ export class Session extends DurableObject<Env> {
     const stream = at?.stream ?? randomName();
     const { outgoing } = this.#store;
     const messages = at ? outgoing.resume(id, stream, at.n) : outgoing.open(id, stream);
-    if (!messages) return nothingToResume();
+    if (!messages) return respondError(nothingFollows());
     for (const older of this.#sockets(`stream:${id}`)) older.close(CLOSE_REPLACED, 'a newer stream took over');
     const { server, response } = this.#accept([`stream:${id}`]);
     server.serializeAttachment({ stream });
@@ -229,7 +230,7 @@ export class Session extends DurableObject<Env> {
     }
     const status = calls.find(id, call);
     const events = status === undefined ? [] : calls.after(call, after);
-    if (status !== 'running' && events.length === 0) return nothingToResume();
+    if (status !== 'running' && events.length === 0) return respondError(nothingFollows());
     for (const older of this.#sockets(`resumed:${id}:${call}`)) older.close(CLOSE_REPLACED, 'a newer stream took over');
     const { server, response } = this.#accept([`resumed:${id}`, `resumed:${id}:${call}`]);
     if (this.#takesPriming(id)) server.send(frame(callEvent(call, after), ''));
@@ -349,7 +350,7 @@ export class Session extends DurableObject<Env> {
   async #admission(id: string): Promise<Admission> {
     const entry = this.#entry(id);
     const { state } = entry;
-    if (state.status !== 'open' && state.status !== 'opening') throw lost();
+    if (state.status !== 'open' && state.status !== 'opening') throw sessionNotFound();
     const { route, restore, told, asleep } = state;
     const known = { route, restore, told, asleep, revision: told?.protocolVersion ?? null };
     if (route.runtime === 'edge') return { ...known, grant: null };
@@ -391,24 +392,6 @@ export function sessionOf(env: Env, id: string): DurableObjectStub<Session> {
   return env.SESSION.get(env.SESSION.idFromName(sessionObjectName(id, shardsOf(env))));
 }
 
-export function unknownServer(server: string, servers: readonly string[]): MoorageError {
-  const known = servers.length > 0 ? `Servers here: ${servers.join(', ')}.` : 'No server is known here so far.';
-  return new MoorageError('unknown_server', `There is no server "${server}". ${known}`, { servers });
-}
-
-function lost(): MoorageError {
-  return new MoorageError('session_not_found', 'This session does not exist or has ended. Initialize a new one.');
-}
-
 const frame = (eventId: string, text: string): string => `${eventId}\n${text}`;
 const sessionEvent = (stream: string, n: number): string => formatEventId({ kind: 'session', stream, n });
 const callEvent = (stream: string, n: number): string => formatEventId({ kind: 'edge', stream, n });
-
-/** What makes SDK clients stop asking in peace: any other refusal costs them an attempt and an error. */
-function nothingToResume(): Response {
-  return respondError(
-    new MoorageError('method_not_allowed', 'Nothing follows on this stream (any more).', {
-      allow: 'POST, DELETE, OPTIONS',
-    }),
-  );
-}

@@ -11,6 +11,7 @@ import type { ErrorCode } from '../../shared/errors.ts';
 import type { Route } from '../directory/route.ts';
 import type { Kind } from '../discovery/question.ts';
 import type { Told } from '../discovery/view.ts';
+import { SESSION_NOT_FOUND } from './refusals.ts';
 
 /** A session that nobody uses for this long is dropped. */
 export const IDLE_MS = 24 * 60 * 60 * 1000;
@@ -97,7 +98,7 @@ export interface Step {
 const LOST: SessionEffect = {
   type: 'refuse',
   code: 'session_not_found',
-  message: 'This session does not exist or has ended. Initialize a new one.',
+  message: SESSION_NOT_FOUND,
 };
 
 const SAVE: SessionEffect = { type: 'save' };

@@ -21,7 +21,7 @@ import { joinStream, laneOf } from '../lane/object.ts';
 import { type Exchange, SESSION_HEADER, serveMcp } from '../mcp.ts';
 import { accepts, readBody } from '../read-message.ts';
 import { respondError, STREAM_HEADERS } from '../respond.ts';
-import { unknownServer } from '../session/object.ts';
+import { unknownServer } from '../session/refusals.ts';
 import { Funnel } from './funnel.ts';
 
 const STREAM_ID = /^[0-9a-f]{32}$/;
