@@ -11,6 +11,7 @@ import {
   decodeCredit,
   decodeEnd,
   decodeJson,
+  decodeResize,
   encodeFrame,
   encodeJson,
   FRAME,
@@ -22,14 +23,14 @@ import {
 } from './mux.ts';
 import { findPort, openPort } from './port.ts';
 import { GuestProcess } from './process.ts';
-import { Syscalls } from './syscalls.ts';
+import { SYSCALLS_PROGRAM, Syscalls } from './syscalls.ts';
 
 /** A clock that is off by less stays as it is: the message itself was under way. */
 const CLOCK_TOLERANCE_MS = 100;
 
 const processes = new Map<number, GuestProcess>();
 const decoder = new FrameDecoder();
-const syscalls = new Syscalls('/opt/moorage/syscalls', () => leave('the helper for system calls ended'));
+const syscalls = new Syscalls(SYSCALLS_PROGRAM, () => leave('the helper for system calls ended'));
 
 /** Ends the agent. An ordinary exit would wait for the thread that sits in read(2) on the port, which is for ever. */
 function end(): void {
@@ -132,6 +133,9 @@ function handle(frame: Frame): void {
     }
     case FRAME.signal:
       child?.signal(frame.payload[0] ?? 15);
+      return;
+    case FRAME.resize:
+      child?.resize(decodeResize(frame));
       return;
     default:
       throw new FrameError(`the host may not send frame type ${frame.type}`);

@@ -15,7 +15,8 @@
  * | stdout, stderr | g->h | bytes                              | spends guest credit                           |
  * | end     | both | u8 channel                                | no more bytes on that channel                 |
  * | credit  | both | u8 channel, u32 bytes                     | the receiver consumed that many bytes         |
- * | signal  | h->g | u8 number                                 | signal the process group                      |
+ * | signal  | h->g | u8 number                                 | signal the process group; see `terminal.ts`   |
+ * | resize  | h->g | u16 columns, u16 rows                     | the window of its terminal has another size   |
  * | exit    | g->h | JSON `{code, signal}`                     | the process ended; output may still follow    |
  *
  * Operations of `control`: `ping`; `sync`; `time {ms}`; `shutdown {graceMs}`;
@@ -53,9 +54,10 @@ export const FRAME = {
   credit: 10,
   signal: 11,
   exit: 12,
+  resize: 13,
 } as const;
 export type FrameType = (typeof FRAME)[keyof typeof FRAME];
-const LAST_TYPE = FRAME.exit;
+const LAST_TYPE = FRAME.resize;
 
 /** A data channel of a process, as its number in `end` and `credit` frames (the same as its file descriptor). */
 export const CHANNEL = { stdin: 0, stdout: 1, stderr: 2 } as const;
@@ -130,6 +132,24 @@ export function decodeEnd(frame: Frame): Channel {
 
 export function decodeCredit(frame: Frame): { channel: Channel; bytes: number } {
   return { channel: channelOf(frame, 5), bytes: frame.payload.readUInt32LE(1) };
+}
+
+/** Size of a terminal's window, in characters. */
+export interface TerminalSize {
+  readonly columns: number;
+  readonly rows: number;
+}
+
+export function encodeResize(stream: number, { columns, rows }: TerminalSize): Buffer {
+  const payload = Buffer.allocUnsafe(4);
+  payload.writeUInt16LE(columns, 0);
+  payload.writeUInt16LE(rows, 2);
+  return encodeFrame(FRAME.resize, stream, payload);
+}
+
+export function decodeResize(frame: Frame): TerminalSize {
+  if (frame.payload.length !== 4) throw new FrameError(`frame type ${frame.type} has a malformed payload`);
+  return { columns: frame.payload.readUInt16LE(0), rows: frame.payload.readUInt16LE(2) };
 }
 
 /** Turns chunks of any size into frames. Costs O(bytes) however the bytes are cut. */

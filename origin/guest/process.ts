@@ -4,10 +4,11 @@
  * States: running -> exited -> closed. `exit` is sent as soon as the child ends; its output drains after that as far as
  * the host's credit allows, and the stream is closed (forgotten) once both outputs have ended. The child leads a process
  * group; whatever is left of the group is killed with its leader, so no orphan keeps the pipes or the machine busy.
+ * With a terminal the input and the standard output are that terminal's, and there is no standard error.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { mkdirSync } from 'node:fs';
-import type { Readable } from 'node:stream';
+import type { Readable, Writable } from 'node:stream';
 import type { Gate } from './gate.ts';
 import {
   CHANNEL,
@@ -21,7 +22,9 @@ import {
   type FrameType,
   ReceiveWindow,
   SendWindow,
+  type TerminalSize,
 } from './mux.ts';
+import { Terminal } from './terminal.ts';
 
 const BASE_ENV = {
   PATH: '/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin',
@@ -35,6 +38,8 @@ const BASE_ENV = {
   NODE_OPTIONS: '--require=/opt/moorage/keep-compiled.cjs',
 };
 
+const SIGHUP = 1;
+
 interface Output {
   stream: Readable;
   type: FrameType;
@@ -47,6 +52,8 @@ export class GuestProcess {
   readonly #id: number;
   readonly #port: Gate;
   readonly #child: ChildProcess;
+  readonly #terminal: Terminal | undefined;
+  readonly #stdin: Writable | null;
   readonly #outputs: Output[] = [];
   #input = new ReceiveWindow();
   readonly #onClosed: () => void;
@@ -54,21 +61,26 @@ export class GuestProcess {
 
   /** Starts the process of an `open` frame; throws a plain Error whose message is for the user. */
   constructor(id: number, port: Gate, spec: Record<string, unknown>, onClosed: () => void) {
-    const { argv, env, cwd } = parseSpec(spec);
+    const { argv, env, cwd, terminal } = parseSpec(spec);
     this.#id = id;
     this.#port = port;
     this.#onClosed = onClosed;
     mkdirSync(cwd, { recursive: true });
-    const [file = '', ...args] = argv;
-    this.#child = spawn(file, args, { cwd, env: { ...BASE_ENV, ...env }, detached: true, stdio: 'pipe' });
-    const { stdin, stdout, stderr } = this.#child;
+    this.#terminal = terminal && new Terminal(terminal);
+    const [file = '', ...args] = this.#terminal?.wrap(argv) ?? argv;
+    const stdio = this.#terminal ? 'ignore' : 'pipe';
+    this.#child = spawn(file, args, { cwd, env: { ...BASE_ENV, ...env }, detached: true, stdio });
+    this.#stdin = this.#terminal?.input ?? this.#child.stdin;
+    const stdout = this.#terminal?.output ?? this.#child.stdout;
+    const { stderr } = this.#child;
     // A process may close its stdin or die while it is written to: later bytes are discarded, the exit tells the rest.
-    stdin?.on('error', () => undefined);
+    this.#stdin?.on('error', () => undefined);
     this.#child.once('error', (error) => this.#failed(error));
     this.#child.once('spawn', () => port.send(encodeFrame(FRAME.opened, id)));
     this.#child.once('exit', (code, signal) => this.#onExit(code, signal));
     if (stdout) this.#pump(stdout, FRAME.stdout, CHANNEL.stdout);
     if (stderr) this.#pump(stderr, FRAME.stderr, CHANNEL.stderr);
+    else this.#child.once('spawn', () => port.send(encodeEnd(id, CHANNEL.stderr)));
   }
 
   write(data: Buffer): void {
@@ -79,13 +91,17 @@ export class GuestProcess {
       if (credit > 0 && !this.#exited && window === this.#input)
         this.#port.send(encodeCredit(this.#id, CHANNEL.stdin, credit));
     };
-    const stdin = this.#child.stdin;
-    if (stdin?.writable) stdin.write(data, done);
+    if (this.#stdin?.writable) this.#stdin.write(data, done);
     else done();
   }
 
+  /** A terminal's input has no end of its own: whoever reads it is told by a character (Ctrl-D), or by the hangup. */
   endInput(): void {
-    this.#child.stdin?.end();
+    if (!this.#terminal) this.#stdin?.end();
+  }
+
+  resize(size: TerminalSize): void {
+    this.#terminal?.resize(size);
   }
 
   grant(channel: Channel, bytes: number): void {
@@ -106,8 +122,12 @@ export class GuestProcess {
     for (const output of this.#outputs) this.#drain(output);
   }
 
-  /** Signals the whole process group. */
+  /** Signals the whole process group. SIGHUP hangs a terminal up, which reaches more than that group. */
   signal(number: number): void {
+    if (this.#terminal && number === SIGHUP) {
+      this.#terminal.close();
+      return;
+    }
     const pid = this.#child.pid;
     if (pid === undefined) return;
     try {
@@ -149,14 +169,16 @@ export class GuestProcess {
   #onExit(code: number | null, signal: string | null): void {
     this.#exited = true;
     this.signal(9);
-    this.#child.stdin?.destroy();
+    this.#stdin?.destroy();
     this.#port.send(encodeJson(FRAME.exit, this.#id, { code, signal }));
+    this.#terminal?.closeWhenSilent();
     this.#closeWhenDone();
   }
 
   #failed(error: Error): void {
     if (this.#child.pid !== undefined) return;
     this.#exited = true;
+    this.#terminal?.close();
     for (const output of this.#outputs) output.ended = true;
     this.#port.send(encodeJson(FRAME.failed, this.#id, { message: error.message }));
     this.#onClosed();
@@ -167,12 +189,19 @@ export class GuestProcess {
   }
 }
 
-function parseSpec(spec: Record<string, unknown>): { argv: string[]; env: Record<string, string>; cwd: string } {
-  const { argv, env, cwd } = spec;
+interface Spec {
+  argv: string[];
+  env: Record<string, string>;
+  cwd: string;
+  terminal: TerminalSize | undefined;
+}
+
+function parseSpec(spec: Record<string, unknown>): Spec {
+  const { argv, env, cwd, terminal } = spec;
   if (!Array.isArray(argv) || argv.length === 0 || !argv.every((part) => typeof part === 'string')) {
     throw new Error('argv must be a non-empty list of strings');
   }
   if (typeof cwd !== 'string' || !cwd.startsWith('/')) throw new Error('cwd must be an absolute path');
   if (typeof env !== 'object' || env === null) throw new Error('env must be an object of strings');
-  return { argv, env: env as Record<string, string>, cwd };
+  return { argv, env: env as Record<string, string>, cwd, terminal: terminal as TerminalSize | undefined };
 }

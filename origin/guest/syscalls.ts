@@ -8,7 +8,7 @@
  * Request and answer are FRAME_BYTES long: seven u64 (number and six arguments, little endian), then data, whose address
  * in the helper is DATA_ADDRESS. The answer's first u64 is the result, negative for an error number.
  */
-import { type ChildProcess, spawn } from 'node:child_process';
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 
 export const FRAME_BYTES = 256;
 /** Where the helper keeps the frame; the program is linked to this address. */
@@ -24,12 +24,32 @@ const CLOCK_REALTIME = 0;
 const RNDADDENTROPY = 0x40085203;
 const RNDRESEEDCRNG = 0x5207;
 export const SEED_BYTES = 64;
+/** Where the helper is in the guest. */
+export const SYSCALLS_PROGRAM = '/opt/moorage/syscalls';
 
 export function encodeRequest(number: number, args: readonly number[], data?: Uint8Array): Buffer {
   const frame = Buffer.alloc(FRAME_BYTES);
   for (const [index, value] of [number, ...args].entries()) frame.writeBigInt64LE(BigInt(value), index * 8);
   if (data !== undefined) frame.set(data, HEAD_BYTES);
   return frame;
+}
+
+/** One ioctl(2): its request number and what its argument points to. */
+export type Ioctl = readonly [request: number, data: Uint8Array];
+
+/**
+ * Does these ioctls on a file that the agent has open, which takes a helper of its own: it inherits the file. Blocks the
+ * agent for as long as a small process takes. @throws Error naming the error number of the first that failed.
+ */
+export function ioctlsOn(fd: number, ioctls: readonly Ioctl[]): void {
+  const input = Buffer.concat(
+    ioctls.map(([request, data]) => encodeRequest(NUMBER.ioctl, [3, request, DATA_ADDRESS], data)),
+  );
+  const { stdout } = spawnSync(SYSCALLS_PROGRAM, { input, stdio: ['pipe', 'pipe', 'inherit', fd] });
+  for (const index of ioctls.keys()) {
+    const result = stdout.readBigInt64LE(index * FRAME_BYTES);
+    if (result < 0n) throw new Error(`ioctl failed with error ${-result}`);
+  }
 }
 
 export class Syscalls {

@@ -45,6 +45,7 @@ const KEEP_COMPILED = "setTimeout(() => require('node:module').flushCompileCache
 const ETC: Readonly<Record<string, string>> = {
   passwd: 'root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/bin/false\n',
   group: 'root:x:0:\nnogroup:x:65534:\n',
+  profile: "export PS1='\\h:\\w\\$ '\n",
   hosts: '127.0.0.1 localhost\n::1 localhost\n',
   'nsswitch.conf': 'passwd: files\ngroup: files\nhosts: files dns\n',
   'os-release': 'NAME=Moorage\nID=moorage\nPRETTY_NAME="Moorage guest"\n',

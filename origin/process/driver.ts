@@ -7,7 +7,14 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { mkdirSync } from 'node:fs';
 import { delimiter, join } from 'node:path';
-import type { MachineEnd, ProcessExit, ProcessSpec, RunningMachine, ServerProcess } from '../vm/driver.ts';
+import type {
+  MachineEnd,
+  ProcessExit,
+  ProcessSignal,
+  ProcessSpec,
+  RunningMachine,
+  ServerProcess,
+} from '../vm/driver.ts';
 import { MachineError } from '../vm/error.ts';
 
 /** Variables of the agent's own environment that a server needs; nothing else of it is passed on. */
@@ -83,7 +90,7 @@ function start(spec: ProcessSpec, children: Set<ChildProcess>): Promise<ServerPr
   });
 }
 
-function signalGroup(child: ChildProcess, signal: 'SIGTERM' | 'SIGKILL'): void {
+function signalGroup(child: ChildProcess, signal: ProcessSignal): void {
   if (child.pid === undefined || child.exitCode !== null || child.signalCode !== null) return;
   try {
     process.kill(-child.pid, signal);

@@ -155,7 +155,8 @@ export class GuestChannel {
     if (this.#processes.size >= MAX_STREAMS || this.#lastStream >= MAX_STREAM_ID) {
       throw new MachineError('too-many-processes', `the machine already runs ${MAX_STREAMS} processes`);
     }
-    const request = Buffer.from(JSON.stringify({ argv: spec.argv, env: spec.env, cwd: spec.cwd }));
+    const { argv, env, cwd, terminal } = spec;
+    const request = Buffer.from(JSON.stringify({ argv, env, cwd, terminal }));
     if (request.length > MAX_PAYLOAD) {
       throw new MachineError(
         'spawn-failed',

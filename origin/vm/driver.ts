@@ -13,7 +13,20 @@ export interface ProcessSpec {
   argv: readonly string[];
   env: Readonly<Record<string, string>>;
   cwd: string;
+  /**
+   * Runs it on a terminal of this size, in characters: `stdin` and `stdout` are the terminal, `stderr` ends at once, a program
+   * that is not there ends with code 127.
+   */
+  terminal?: TerminalSize;
 }
+
+export interface TerminalSize {
+  readonly columns: number;
+  readonly rows: number;
+}
+
+/** Signals that a process in a machine can be sent. */
+export type ProcessSignal = 'SIGHUP' | 'SIGINT' | 'SIGQUIT' | 'SIGKILL' | 'SIGUSR1' | 'SIGUSR2' | 'SIGTERM';
 
 /** How a process ended: exactly one of the two is non-null (`signal` is a name such as 'SIGTERM'). */
 export interface ProcessExit {
@@ -34,8 +47,13 @@ export interface ServerProcess {
   readonly exited: Promise<ProcessExit>;
   /** Its name within the machine, which it keeps for as long as it runs. */
   readonly stream?: number;
-  /** Signals the process and its children (its process group). Default SIGTERM. Harmless after the exit. */
-  kill(signal?: 'SIGTERM' | 'SIGKILL'): void;
+  /**
+   * Signals the process and its children (its process group). Default SIGTERM. Harmless after the exit. SIGHUP hangs up a
+   * terminal: the kernel then tells its foreground.
+   */
+  kill(signal?: ProcessSignal): void;
+  /** Its terminal's window has another size; nothing without a terminal. */
+  resize?(size: TerminalSize): void;
 }
 
 /** Absolute paths of the immutable files that a machine boots from; built by `origin/images/`, shared by machines. */

@@ -12,15 +12,25 @@ import {
   encodeCredit,
   encodeEnd,
   encodeFrame,
+  encodeResize,
   FRAME,
   FrameError,
   ReceiveWindow,
   SendWindow,
 } from '../guest/mux.ts';
-import type { ProcessExit, ServerProcess } from './driver.ts';
+import type { ProcessExit, ProcessSignal, ServerProcess, TerminalSize } from './driver.ts';
 import type { MachineError } from './error.ts';
 
-const SIGNALS = { SIGTERM: 15, SIGKILL: 9 } as const;
+/** Numbers of the guest, which is Linux. */
+const SIGNALS: Readonly<Record<ProcessSignal, number>> = {
+  SIGHUP: 1,
+  SIGINT: 2,
+  SIGQUIT: 3,
+  SIGKILL: 9,
+  SIGUSR1: 10,
+  SIGUSR2: 12,
+  SIGTERM: 15,
+};
 
 type Send = (frame: Buffer) => void;
 
@@ -49,8 +59,12 @@ export class RemoteProcess implements ServerProcess {
     this.stderr = new OutputStream(id, CHANNEL.stderr, send);
   }
 
-  kill(signal: 'SIGTERM' | 'SIGKILL' = 'SIGTERM'): void {
+  kill(signal: ProcessSignal = 'SIGTERM'): void {
     if (!this.#over) this.#send(encodeFrame(FRAME.signal, this.stream, Buffer.from([SIGNALS[signal]])));
+  }
+
+  resize(size: TerminalSize): void {
+    if (!this.#over) this.#send(encodeResize(this.stream, size));
   }
 
   start(): void {

@@ -43,6 +43,25 @@ async function output(script: string, on?: RunningMachine): Promise<string> {
   return text(child.stdout);
 }
 
+/** What a terminal shows, as it comes. */
+function listenTo(child: ServerProcess) {
+  let shown = '';
+  let check: () => void = () => undefined;
+  child.stdout.on('data', (data: Buffer) => {
+    shown += data.toString();
+    check();
+  });
+  child.stderr.resume();
+  return {
+    ended: new Promise<void>((resolve) => child.stdout.once('end', resolve)),
+    until: (text: string) =>
+      new Promise<void>((resolve) => {
+        check = () => shown.includes(text) && resolve();
+        check();
+      }),
+  };
+}
+
 /** A round trip that overtakes nothing: whatever could have moved before it has moved. */
 async function settle(): Promise<void> {
   for (let turn = 0; turn < 3; turn += 1) await output('true');
@@ -129,6 +148,31 @@ describe.runIf(inject('guests'))('a machine', () => {
     stubborn.kill('SIGKILL');
     expect(await stubborn.exited).toEqual({ code: null, signal: 'SIGKILL' });
     expect(await output('pgrep sleep; true')).toBe('');
+  });
+
+  test('gives a program a terminal: its size, Ctrl-C, its exit code, the hangup', async () => {
+    const terminal = { columns: 91, rows: 33 };
+    const child = await machine.spawn({ argv: ['sh'], env: { PS1: '' }, cwd: '/', terminal });
+    const heard = listenTo(child);
+    child.stdin.write('stty size; tty\n');
+    await heard.until('33 91\r\n/dev/pts/');
+    child.resize?.({ columns: 120, rows: 40 });
+    child.stdin.write('stty size; echo begun; sleep 1000\n');
+    await heard.until('40 120\r\nbegun\r\n');
+    child.stdin.write('\x03');
+    child.stdin.write('echo after $?; exit 7\n');
+    await heard.until('after 130');
+    expect(await child.exited).toEqual({ code: 7, signal: null });
+    await heard.ended;
+
+    const left = await machine.spawn({ argv: ['sh'], env: {}, cwd: '/', terminal });
+    const lastHeard = listenTo(left);
+    left.stdin.write(`sh -c "trap 'echo hung up >/tmp/hup; exit' HUP; echo waits; while true; do sleep 0.1; done"\n`);
+    await lastHeard.until('\r\nwaits');
+    left.kill('SIGHUP');
+    expect(await left.exited).toEqual({ code: null, signal: 'SIGHUP' });
+    expect(await output('while ! cat /tmp/hup 2>/dev/null; do sleep 0.1; done')).toBe('hung up\n');
+    expect(await output('cat /proc/sys/kernel/pty/nr')).toBe('0\n');
   });
 
   test('says why a program does not start', async () => {
