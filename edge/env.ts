@@ -1,8 +1,8 @@
 /**
  * Owns what the Worker is given: its bindings, and the settings read out of them.
  *
- * Invariant: bindings are parsed here and nowhere else; a setting that is missing or malformed fails closed, with a
- * message that names it and never shows its value.
+ * Invariant: bindings are parsed here, or by `settingOf` with the schema of whom they concern; a setting that is
+ * missing or malformed fails closed, with a message that names it and never shows its value.
  */
 import type { CryptoKey, JWK } from 'jose';
 import { z } from 'zod';
@@ -13,8 +13,9 @@ import type { Directory } from './directory/object.ts';
 import type { Lane } from './lane/object.ts';
 import type { Origin } from './origin/object.ts';
 import type { Session } from './session/object.ts';
+import { type Settings, settingOf } from './settings.ts';
 
-export interface Env {
+export interface Env extends Settings {
   readonly SESSION: DurableObjectNamespace<Session>;
   readonly DIRECTORY: DurableObjectNamespace<Directory>;
   readonly ORIGIN: DurableObjectNamespace<Origin>;
@@ -24,16 +25,6 @@ export interface Env {
   readonly MOORAGE_EDGE_KEY?: string;
   /** What session ids are authenticated with: any text of 32 bytes or more. Secret. */
   readonly MOORAGE_SESSION_SECRET?: string;
-  /** JSON: `[{ id, key: <public JWK>, service?: <name of a service binding>, url?: <https URL of the tunnel> }]`. */
-  readonly MOORAGE_ORIGINS?: string;
-  /** How callers are authenticated. Only `loopback` exists; unset means that nobody is let in. */
-  readonly MOORAGE_AUTH?: string;
-  /** Ends streams of calls that are silent for this long, in milliseconds, for clients that come back (2025-11-25). */
-  readonly MOORAGE_END_IDLE_AFTER_MS?: string;
-  /** `0` or unset: each session in an object of its own. N: sessions share N objects (cheaper on a host of your own). */
-  readonly MOORAGE_SESSION_SHARDS?: string;
-  /** JSON: `{ servers: [glob …], tools: [glob …] }`, what `/mcp` shows. Unset: everything. */
-  readonly MOORAGE_AGGREGATE?: string;
 }
 
 /** An origin as the edge knows it before it ever dialled in. */
@@ -65,26 +56,8 @@ export function originsOf(env: Env): ReadonlyMap<string, KnownOrigin> {
   const text = env.MOORAGE_ORIGINS ?? '[]';
   const known = parsedOrigins.get(text);
   if (known) return known;
-  const parsed = z
-    .string()
-    .transform((value, context) => {
-      try {
-        return JSON.parse(value) as unknown;
-      } catch {
-        context.addIssue({ code: 'custom', message: 'not JSON' });
-        return z.NEVER;
-      }
-    })
-    .pipe(originsSchema)
-    .safeParse(text);
-  if (!parsed.success) {
-    const issue = parsed.error.issues[0];
-    throw new MoorageError(
-      'internal',
-      `MOORAGE_ORIGINS of this edge is malformed at "${issue?.path.join('.')}": ${issue?.message}.`,
-    );
-  }
-  const origins: ReadonlyMap<string, KnownOrigin> = new Map(parsed.data.map((origin) => [origin.id, origin]));
+  const parsed = settingOf(env, 'MOORAGE_ORIGINS', originsSchema, []);
+  const origins: ReadonlyMap<string, KnownOrigin> = new Map(parsed.map((origin) => [origin.id, origin]));
   parsedOrigins.set(text, origins);
   return origins;
 }
@@ -102,12 +75,7 @@ const aggregateSchema = z.object({ servers: z.array(z.string()), tools: z.array(
 
 /** What `/mcp` shows. @throws MoorageError `internal` when `MOORAGE_AGGREGATE` is malformed. */
 export function aggregateSettingsOf(env: Env): z.infer<typeof aggregateSchema> {
-  const text = env.MOORAGE_AGGREGATE ?? '{"servers":["*"],"tools":["*"]}';
-  try {
-    return aggregateSchema.parse(JSON.parse(text));
-  } catch {
-    throw new MoorageError('internal', 'MOORAGE_AGGREGATE of this edge is not { "servers": [...], "tools": [...] }.');
-  }
+  return settingOf(env, 'MOORAGE_AGGREGATE', aggregateSchema, { servers: ['*'], tools: ['*'] });
 }
 
 /** After how long a silent stream is ended, in milliseconds; undefined: never. */

@@ -15,8 +15,8 @@ import {
   type RequestId,
 } from '../shared/jsonrpc.ts';
 import { headerClaimsModern } from '../shared/mirrored-headers.ts';
+import type { Principal } from '../shared/principal.ts';
 import { isLegacyRevision, LEGACY_REVISIONS, takesPriming } from '../shared/revision.ts';
-import type { Principal } from './authenticate.ts';
 import { answered, answerInPlace, type Known, lookUp, needsProcess, responseText } from './discovery/answer.ts';
 import { INITIALIZE, type Question, questionOf } from './discovery/question.ts';
 import { toldBy } from './discovery/view.ts';

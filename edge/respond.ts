@@ -3,6 +3,7 @@
  */
 import { httpStatus, isInBand, MoorageError, toMoorageError } from '../shared/errors.ts';
 import { failure, type RequestId } from '../shared/jsonrpc.ts';
+import { wwwAuthenticate } from './auth/challenge.ts';
 
 /**
  * Headers of every event stream. `no-transform` and `X-Accel-Buffering` keep proxies from compressing or collecting it
@@ -15,9 +16,11 @@ export const STREAM_HEADERS: Readonly<Record<string, string>> = {
 };
 
 /** What the HTTP status of some refusals requires beside the body (RFC 9110, sections 11.6.1 and 15.5.6). */
-function headersOf(error: MoorageError): Record<string, string> {
+export function headersOf(error: MoorageError): Record<string, string> {
   if (error.code === 'method_not_allowed' && typeof error.data.allow === 'string') return { allow: error.data.allow };
-  if (error.code === 'authentication_required') return { 'www-authenticate': 'Bearer' };
+  if (error.code === 'authentication_required' || error.code === 'insufficient_scope') {
+    return { 'www-authenticate': wwwAuthenticate(error.data) };
+  }
   return {};
 }
 

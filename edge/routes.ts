@@ -1,13 +1,21 @@
 /**
  * Owns the edge's URLs: which path leads where, and what stands before all of them.
  *
- * Whatever is not public (`/healthz`, the link, which has its own token) comes after `checkOrigin` and `authenticate`.
+ * Everything comes after `checkHost` and `checkOrigin`; whatever is not public (`/healthz`, metadata, the link, which has its
+ * own token) after `authenticate` too.
  */
 import { type Context, Hono } from 'hono';
 import { MoorageError } from '../shared/errors.ts';
 import { LINK_PATH } from '../shared/link.ts';
+import { coversServer } from '../shared/scopes.ts';
+import { administration } from './admin/admin.ts';
 import { serveAggregate } from './aggregate/serve.ts';
-import { authenticate, checkOrigin } from './authenticate.ts';
+import { authenticate } from './auth/authenticate.ts';
+import { checkHost, checkOrigin } from './auth/browser.ts';
+import { METADATA_PATH } from './auth/challenge.ts';
+import { metadataOf } from './auth/metadata.ts';
+import { ALL_SERVERS, type Resource, serverResource } from './auth/resource.ts';
+import { authOf, baseOf } from './auth/settings.ts';
 import { directoryOf } from './directory/object.ts';
 import type { Env } from './env.ts';
 import { type Exchange, SESSION_HEADER, serveMcp } from './mcp.ts';
@@ -49,7 +57,9 @@ routes.onError((thrown) => respondError(thrown));
 
 routes.use(async (context, next) => {
   const origin = context.req.header('origin') ?? null;
-  checkOrigin(origin);
+  const url = new URL(context.req.url);
+  checkHost(context.env, url);
+  checkOrigin(context.env, url, origin);
   if (origin !== null && context.req.method === 'OPTIONS') {
     context.res = preflight(context.req.header('access-control-request-headers'));
   } else {
@@ -58,7 +68,7 @@ routes.use(async (context, next) => {
   // The answer to a WebSocket's upgrade goes to a program: CORS has no say in it.
   if (origin === null || context.res.status === 101) return;
   context.res.headers.set('access-control-allow-origin', origin);
-  context.res.headers.set('access-control-expose-headers', SESSION_HEADER);
+  context.res.headers.set('access-control-expose-headers', `${SESSION_HEADER}, WWW-Authenticate`);
   context.res.headers.append('vary', 'origin');
 });
 
@@ -66,11 +76,23 @@ routes.get('/healthz', (context) => context.json({ ok: true }));
 
 routes.get(LINK_PATH, (context) => acceptLink(context.env, context.req.raw));
 
+routes.route('/admin/api', administration);
+
+/** Of no server that is unknown is anything told: the documents are the same for every name. */
+const metadata = (context: Context<{ Bindings: Env }>, resource: Resource): Response => {
+  const { env, req } = context;
+  const headers = { 'cache-control': 'max-age=300' };
+  return context.json(metadataOf(authOf(env), resource, baseOf(env, new URL(req.url))), 200, headers);
+};
+routes.get(`${METADATA_PATH}/mcp`, (context) => metadata(context, ALL_SERVERS));
+routes.get(`${METADATA_PATH}/:server/mcp`, (context) => metadata(context, serverResource(context.req.param('server'))));
+
 routes.get('/', async (context) => {
-  const url = new URL(context.req.url);
-  authenticate(context.env.MOORAGE_AUTH, url, context.req.raw.headers);
-  const servers = await directoryOf(context.env).list();
-  return context.json({ servers: servers.map((name) => ({ name, url: `${url.origin}/${name}/mcp` })) });
+  const { env, req } = context;
+  const { scopes } = await authenticate(req.raw, env, ALL_SERVERS);
+  const base = baseOf(env, new URL(req.url));
+  const servers = (await directoryOf(env).list()).filter((server) => coversServer(scopes, server));
+  return context.json({ servers: servers.map((name) => ({ name, url: `${base}/${name}/mcp` })) });
 });
 
 /** What is behind a server's paths, for whoever may use it. */
@@ -78,7 +100,7 @@ const endpoint =
   (serve: (exchange: Exchange) => Promise<Response>) =>
   async (context: Context<{ Bindings: Env }, '/:server/x'>): Promise<Response> => {
     const { env, req } = context;
-    const principal = authenticate(env.MOORAGE_AUTH, new URL(req.url), req.raw.headers);
+    const principal = await authenticate(req.raw, env, serverResource(req.param('server')));
     return await serve({
       env,
       request: req.raw,
@@ -94,7 +116,7 @@ routes.post('/:server/messages', endpoint(postToSse));
 
 routes.all('/mcp', async (context) => {
   const { env, req } = context;
-  const principal = authenticate(env.MOORAGE_AUTH, new URL(req.url), req.raw.headers);
+  const principal = await authenticate(req.raw, env, ALL_SERVERS);
   const waitUntil = (promise: Promise<unknown>) => context.executionCtx.waitUntil(promise);
   const inner = (server: string, request: Request) =>
     serveMcp({ env, request, server, principal, waitUntil, wholeStreams: true });

@@ -20,10 +20,19 @@ import { MachineError } from '../origin/vm/error.ts';
 import { QemuDriver } from '../origin/vm/qemu.ts';
 import { type Config, type ConfigInput, isEdgeServer, parseConfigObject } from '../shared/config.ts';
 import { type ClientConfig, clientConfig } from './client-config.ts';
+import { edgeSettings } from './edge-settings.ts';
 import { type Fallback, settleIsolation } from './isolation.ts';
 import { keepEdge } from './keep-edge.ts';
 import { type Mount, mountAt } from './mount.ts';
-import { type HolderKind, loadKeys, publicHalf, socketPath, type TakenState, takeState } from './state.ts';
+import {
+  type HolderKind,
+  loadKeys,
+  loadOwnerKey,
+  publicHalf,
+  socketPath,
+  type TakenState,
+  takeState,
+} from './state.ts';
 import { VERSION } from './version.ts';
 
 export { ConfigError, type ConfigInput } from '../shared/config.ts';
@@ -111,6 +120,7 @@ async function compose(composition: Composition): Promise<Router> {
   const { options, configDir, stateDir, base, state, log, undo, close } = composition;
   for (const warning of composition.config.warnings) log.warn(warning);
   const keys = await loadKeys(stateDir);
+  const owner = publicHalf(await loadOwnerKey(stateDir));
   const { config, isolation } = await settleIsolation(composition.config, options.fallback ?? 'refuse', log);
   const servers = serverDefinitions(config);
   const definitions = machineDefinitions(servers);
@@ -135,6 +145,7 @@ async function compose(composition: Composition): Promise<Router> {
         edgeServers: Object.fromEntries(edgeServers),
         aggregate: config.aggregate,
         endIdleAfterMs: config.edge.streams?.endIdleAfterMs,
+        settings: edgeSettings(config, owner),
         edgeKey: JSON.stringify(keys.edge),
         sessionSecret: keys.sessionSecret,
         origins: [{ id: config.origin.id, key: publicHalf(keys.origin), address: listen.address }],

@@ -5,6 +5,7 @@
  * | File | What |
  * |---|---|
  * | `keys.json` | private keys of the local edge and origin (Ed25519 JWKs) and the secret of session ids; 0600 |
+ * | `owner.json` | the owner's private key (Ed25519 JWK), with which the command line administers the edge; 0600 |
  * | `up.json` | the router that uses the folder: `pid`, `start` (of the process, so that a reused id is no owner), `kind`, and the edge's `url` once it serves |
  * | `edge/` | the edge: its bundle and its Durable Objects' storage |
  * | `streams.db` | the agent's journal: streams that clients may resume |
@@ -150,6 +151,23 @@ export async function loadKeys(dir: string): Promise<Keys> {
   const keys = { edge, origin, sessionSecret: randomBytes(32).toString('base64url') };
   writeAtomically(file, keys);
   return keys;
+}
+
+/**
+ * The owner's key of this folder, made when it is not there. The edge has its public half only.
+ * @throws RouterError `state_damaged`.
+ */
+export async function loadOwnerKey(dir: string): Promise<JWK> {
+  const file = join(dir, 'owner.json');
+  const stored = readJson(file);
+  if (stored === undefined) {
+    const key = await makeKey();
+    writeAtomically(file, key);
+    return key;
+  }
+  const parsed = jwk.safeParse(stored);
+  if (parsed.success) return parsed.data;
+  throw new RouterError('state_damaged', 'owner.json in the state folder is damaged. Remove it to make a new key.');
 }
 
 /**

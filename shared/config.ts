@@ -6,6 +6,7 @@
  */
 import { type ParseError, parse, printParseErrorCode } from 'jsonc-parser';
 import { z } from 'zod';
+import { type AuthConfig, authSchema, LOOPBACK_ONLY } from './config/auth.ts';
 
 /** First path segments that are ours; a server cannot have such a name. */
 export const RESERVED_NAMES: readonly string[] = [
@@ -237,6 +238,8 @@ export const configSchema = z.strictObject({
       streams,
     })
     .default({ host: '127.0.0.1', port: 8787 }),
+  /** Which credentials the edge takes. Default: none are needed on the host itself. */
+  auth: authSchema.default(LOOPBACK_ONLY),
   /** What `/mcp`, all servers as one, shows. */
   aggregate: z
     .strictObject({ servers: globs.default(['*']), tools: globs.default(['*']) })
@@ -266,6 +269,7 @@ export interface Config {
     readonly port: number;
     readonly streams?: { readonly endIdleAfterMs?: number | undefined } | undefined;
   };
+  readonly auth: AuthConfig;
   readonly aggregate: { readonly servers: readonly string[]; readonly tools: readonly string[] };
   readonly origin: { readonly id: string; readonly listen?: string | undefined };
   /** Things that were read and have no effect, worth one line to the owner. */
@@ -320,8 +324,8 @@ export function parseConfigObject(value: unknown): Config {
   problems.push(...machineProblems(servers));
   if (servers.size === 0 && problems.length === 0) problems.push('mcpServers: add at least one server');
   if (problems.length > 0) throw new ConfigError(problems);
-  const { edge, origin, aggregate } = parsed.data;
-  return { servers, edge, origin, aggregate, warnings };
+  const { edge, auth, origin, aggregate } = parsed.data;
+  return { servers, edge, auth, origin, aggregate, warnings };
 }
 
 function parseEntry(entry: unknown): z.ZodSafeParseResult<ServerEntry> {

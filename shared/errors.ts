@@ -43,6 +43,7 @@ export const ERROR_CODES = {
   unsupported_media_type: refused(415),
   forbidden_origin: refused(403),
   authentication_required: refused(401),
+  insufficient_scope: refused(403),
   grant_invalid: refused(401),
   stream_conflict: refused(409),
   session_unknown: refused(409),

@@ -4,9 +4,10 @@
  * Invariant: `subject` alone says whether two callers are the same. It names the issuer too, so that nobody is taken for
  * a namesake of another issuer; sessions, lanes, grants and machines are bound to it.
  */
+import { MCP_SCOPE } from './scopes.ts';
 
 /** How a caller proved who it is. */
-export type CredentialKind = 'loopback' | 'token' | 'jwt' | 'oauth' | 'mtls' | 'access';
+export type CredentialKind = 'loopback' | 'owner' | 'token' | 'jwt' | 'oauth' | 'mtls' | 'access';
 
 export interface Credential {
   readonly kind: CredentialKind;
@@ -17,24 +18,25 @@ export interface Credential {
 }
 
 export interface Principal {
-  /** Unique over all issuers: `anonymous`, `token:<id>`, `<issuer>|<sub>`. */
+  /** Unique over all issuers: `anonymous`, `owner`, `token|<name>`, `<issuer>|<sub>`. Visible ASCII: it travels in headers. */
   readonly subject: string;
   /** Who vouches for the subject: a URL for OIDC, else the kind of credential. */
   readonly issuer: string;
   /** For people; decides nothing. */
   readonly name?: string;
   readonly groups: readonly string[];
+  /** As in `scopes.ts`. */
   readonly scopes: readonly string[];
   /** Claims of a JWT that policies may ask for; JSON values. */
   readonly claims?: Readonly<Record<string, unknown>>;
   readonly credential: Credential;
 }
 
-/** Whoever reaches an edge that serves its own host alone: its owner. */
+/** Whoever reaches an edge on its host's loopback address: it may use all servers, and not administer them. */
 export const ANONYMOUS: Principal = {
   subject: 'anonymous',
   issuer: 'loopback',
   groups: [],
-  scopes: ['*'],
+  scopes: [MCP_SCOPE],
   credential: { kind: 'loopback' },
 };

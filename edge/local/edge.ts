@@ -13,7 +13,7 @@ import type { Readable } from 'node:stream';
 import { setTimeout as delay } from 'node:timers/promises';
 import { z } from 'zod';
 import { bundleWorker } from './bundle.ts';
-import { type AggregateSettings, type WorkerdOrigin, workerdConfig } from './workerd-config.ts';
+import { type AggregateSettings, type EdgeSettings, type WorkerdOrigin, workerdConfig } from './workerd-config.ts';
 
 /** Path of the binary for this platform: the package is CommonJS and has no types. */
 const { default: WORKERD } = createRequire(import.meta.url)('workerd') as { readonly default: string };
@@ -47,6 +47,8 @@ export interface EdgeOptions {
   readonly aggregate?: AggregateSettings | undefined;
   /** Ends streams of calls that are silent for this long, in milliseconds. */
   readonly endIdleAfterMs?: number | undefined;
+  /** Further settings by the names of their bindings. Default: `loopback` is the only kind of authentication. */
+  readonly settings?: EdgeSettings | undefined;
   /** Takes each line that workerd writes. */
   readonly log: (line: string) => void;
 }
@@ -89,6 +91,7 @@ export async function startEdge(options: EdgeOptions): Promise<RunningEdge> {
       origins: options.origins,
       aggregate: options.aggregate ?? EVERYTHING,
       endIdleAfterMs: options.endIdleAfterMs,
+      settings: options.settings,
     }),
   );
   await endLeftover(pidFile, config);

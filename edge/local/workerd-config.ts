@@ -45,16 +45,24 @@ export interface WorkerdOptions {
   readonly aggregate: AggregateSettings;
   /** As `MOORAGE_END_IDLE_AFTER_MS` of `env.ts`. */
   readonly endIdleAfterMs?: number | undefined;
+  /** Further bindings of `env.ts` by their names: text that is not secret. */
+  readonly settings?: EdgeSettings | undefined;
 }
+
+/** Bindings of text; undefined ones are not set. */
+export type EdgeSettings = Readonly<Record<`MOORAGE_${string}`, string | undefined>>;
 
 /** The text of the configuration file. */
 export function workerdConfig(options: WorkerdOptions): string {
   const { host, port, worker, storage, origins, aggregate, endIdleAfterMs } = options;
+  const settings = { MOORAGE_AUTH: 'loopback', ...options.settings };
   const known = origins.map(({ id, key }) => ({ id, key, service: serviceOf(id) }));
   const bindings = [
     ...CLASSES.map(({ binding, className }) => `(name = ${q(binding)}, durableObjectNamespace = ${q(className)})`),
     ...SECRETS.map((name) => `(name = ${q(name)}, fromEnvironment = ${q(name)})`),
-    `(name = "MOORAGE_AUTH", text = "loopback")`,
+    ...Object.entries(settings).flatMap(([name, text]) =>
+      text === undefined ? [] : [`(name = ${q(name)}, text = ${q(text)})`],
+    ),
     `(name = "MOORAGE_SESSION_SHARDS", text = ${q(String(SESSION_SHARDS))})`,
     `(name = "MOORAGE_AGGREGATE", text = ${q(JSON.stringify(aggregate))})`,
     ...(endIdleAfterMs === undefined

@@ -1,0 +1,79 @@
+/**
+ * Owns how a command administers an edge: the one that runs here, by the owner's key of its state folder, or one elsewhere,
+ * by a token with the scope `admin` from `MOORAGE_TOKEN` (never from the command line, which other users can read).
+ */
+import { randomUUID } from 'node:crypto';
+import { holderOf, loadOwnerKey } from '../router/state.ts';
+import { fromErrorBody, type MoorageError } from '../shared/errors.ts';
+import { importKey } from '../shared/grant.ts';
+import { signOwnerToken } from '../shared/owner.ts';
+import { stateDirOf } from './control.ts';
+import { UsageError } from './usage.ts';
+
+export interface AdminOptions {
+  /** The configuration file, beside which the state folder lies. */
+  readonly config: string;
+  readonly state: string | undefined;
+  /** Base URL of an edge elsewhere. */
+  readonly url?: string | undefined;
+}
+
+/** Paths are below `/admin/api`. All reject with MoorageError for what the edge refuses. */
+export interface AdminClient {
+  get(path: string): Promise<unknown>;
+  post(path: string, body: unknown): Promise<unknown>;
+  delete(path: string): Promise<unknown>;
+}
+
+/** An edge that does not answer within this time, in milliseconds, is away. */
+const ANSWER_WITHIN_MS = 30_000;
+
+/** @throws UsageError when no edge runs here, or the token for one elsewhere is missing. */
+export async function adminOf(options: AdminOptions): Promise<AdminClient> {
+  const { base, token } = await edgeOf(options);
+  const call = async (method: string, path: string, body?: unknown): Promise<unknown> => {
+    const response = await fetch(`${base}/admin/api${path}`, {
+      method,
+      headers: { authorization: `Bearer ${await token()}`, 'content-type': 'application/json' },
+      redirect: 'error',
+      signal: AbortSignal.timeout(ANSWER_WITHIN_MS),
+      ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+    }).catch((error: Error) => {
+      throw new UsageError(`The edge at ${base} does not answer (${reasonOf(error)}).`);
+    });
+    if (response.status === 204) return undefined;
+    const value: unknown = await response.json().catch(() => undefined);
+    if (!response.ok) throw refusal(response.status, value, base);
+    return value;
+  };
+  return {
+    get: (path) => call('GET', path),
+    post: (path, body) => call('POST', path, body),
+    delete: (path) => call('DELETE', path),
+  };
+}
+
+async function edgeOf({ config, state, url }: AdminOptions): Promise<{ base: string; token: () => Promise<string> }> {
+  if (url !== undefined) {
+    const base = URL.parse(url);
+    if (!base || !/^https?:$/.test(base.protocol))
+      throw new UsageError('--url takes an address such as https://mcp.example.com.');
+    const token = process.env.MOORAGE_TOKEN;
+    if (!token) throw new UsageError('Put a token with the scope "admin" for that edge into MOORAGE_TOKEN.');
+    return { base: base.href.replace(/\/$/, ''), token: () => Promise.resolve(token) };
+  }
+  const stateDir = stateDirOf({ config, state });
+  const holder = holderOf(stateDir);
+  if (holder?.url === undefined) {
+    throw new UsageError('No router runs here. Start one with "moorage up", or name an edge elsewhere with --url.');
+  }
+  const key = await importKey(await loadOwnerKey(stateDir));
+  return { base: holder.url, token: () => signOwnerToken(key, randomUUID(), Date.now()) };
+}
+
+function refusal(status: number, value: unknown, base: string): MoorageError | UsageError {
+  if (typeof value === 'object' && value !== null && 'error' in value) return fromErrorBody(value);
+  return new UsageError(`What answers at ${base} is no edge of Moorage (status ${status}).`);
+}
+
+const reasonOf = (error: Error): string => (error.cause instanceof Error ? error.cause.message : error.message);

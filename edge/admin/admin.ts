@@ -1,0 +1,49 @@
+/**
+ * Owns the administration of the edge, `/admin/api/*`: JSON in, JSON out, failures as `ErrorBody`. A noun is a file of this
+ * folder that exports a Hono app, mounted here.
+ *
+ * Invariants: everything asks for the scope `admin`; a body is JSON and says so, which no form of a web page can.
+ */
+import { type Context, Hono } from 'hono';
+import { httpStatus, MoorageError, toErrorBody, toMoorageError } from '../../shared/errors.ts';
+import type { Principal } from '../../shared/principal.ts';
+import { authenticate } from '../auth/authenticate.ts';
+import { ADMINISTRATION } from '../auth/resource.ts';
+import type { Env } from '../env.ts';
+import { headersOf } from '../respond.ts';
+
+/** What the routes of administration find in their context. */
+export interface Admin {
+  Bindings: Env;
+  Variables: { readonly principal: Principal };
+}
+
+export const administration = new Hono<Admin>();
+
+administration.onError((thrown) => refuse(thrown));
+
+administration.use(async (context, next) => {
+  const { req, env } = context;
+  context.set('principal', await authenticate(req.raw, env, ADMINISTRATION));
+  const hasBody = req.method === 'POST' || req.method === 'PUT' || req.method === 'PATCH';
+  if (hasBody && !/^application\/json\b/i.test(req.header('content-type') ?? '')) {
+    throw new MoorageError('unsupported_media_type', 'Administration takes application/json.');
+  }
+  await next();
+  context.res.headers.set('cache-control', 'no-store');
+});
+
+administration.get('/whoami', (context) => {
+  const { subject, issuer, name, groups, scopes, credential } = context.var.principal;
+  return context.json({ subject, issuer, name, groups, scopes, credential });
+});
+
+administration.notFound((context: Context) =>
+  refuse(new MoorageError('not_found', `Nothing is at ${context.req.path}.`)),
+);
+
+function refuse(thrown: unknown): Response {
+  if (!(thrown instanceof MoorageError)) console.error('unexpected', thrown);
+  const error = toMoorageError(thrown);
+  return Response.json(toErrorBody(error), { status: httpStatus(error.code), headers: headersOf(error) });
+}

@@ -1,0 +1,27 @@
+/** Owns what a kind of credential is to the edge: one module of this folder, one `Method`. */
+import type { AuthConfig } from '../../shared/config/auth.ts';
+import type { Principal } from '../../shared/principal.ts';
+import type { Settings } from '../settings.ts';
+import type { Resource } from './resource.ts';
+
+/** A request that is to be authenticated. */
+export interface Attempt {
+  readonly settings: Settings;
+  readonly auth: AuthConfig;
+  readonly url: URL;
+  readonly headers: Headers;
+  /** What stands in `Authorization: Bearer`; null when nothing does. */
+  readonly bearer: string | null;
+  /** What the request is for: a token must be meant for it (RFC 8707). */
+  readonly resource: Resource;
+  /** The base URL of this edge, as clients write it, without a slash at the end. */
+  readonly base: string;
+  /** In milliseconds. */
+  readonly now: number;
+}
+
+/**
+ * Who calls, as far as one kind of credential tells; null when the request has none of this kind.
+ * @throws MoorageError `authentication_required` for one that is not good: no other kind is then asked.
+ */
+export type Method = (attempt: Attempt) => Promise<Principal | null>;

@@ -1,0 +1,12 @@
+/** Owns what of the configuration the local edge is told, by the names of its bindings (`edge/env.ts`). Pure. */
+import type { JWK } from 'jose';
+import type { EdgeSettings } from '../edge/local/workerd-config.ts';
+import type { Config } from '../shared/config.ts';
+
+/** `owner` is the owner's public key. */
+export function edgeSettings(config: Config, owner: JWK): EdgeSettings {
+  return {
+    MOORAGE_AUTH: JSON.stringify(config.auth),
+    MOORAGE_OWNER_KEY: JSON.stringify(owner),
+  };
+}
