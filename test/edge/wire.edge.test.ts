@@ -221,8 +221,8 @@ describe('around the endpoint', () => {
 
   test.each(['/', '/time/mcp'])('%s is not for callers of another host', async (path) => {
     const { status, body } = await raw(path, { host: 'rebound.example' });
-    expect(status).toBe(401);
-    expect(body).toContain('authentication_required');
+    expect(status).toBe(403);
+    expect(body).toContain('forbidden_origin');
   });
 
   test('a path that leads nowhere tells the one that might', async () => {
@@ -242,7 +242,7 @@ describe('around the endpoint', () => {
     const { headers } = await raw('/time/mcp', { origin });
     expect(headers).toMatchObject({
       'access-control-allow-origin': origin,
-      'access-control-expose-headers': 'Mcp-Session-Id',
+      'access-control-expose-headers': 'Mcp-Session-Id, WWW-Authenticate',
       vary: 'origin',
     });
   });
