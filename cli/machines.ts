@@ -4,24 +4,31 @@ import type { Command } from './command.ts';
 import { controlOf } from './control.ts';
 import { table } from './table.ts';
 
-const answer = z.object({ machines: z.array(z.looseObject({ key: z.string(), state: z.string() })) });
+const answer = z.object({
+  machines: z.array(
+    z.looseObject({ key: z.string(), state: z.string(), isolation: z.string(), owner: z.string().optional() }),
+  ),
+});
 
 export const command: Command = {
   usage: `machines [--json]
+       moorage machines --rm <machine>
 
-Lists the machines of the router that runs here, with their states.
+Lists the machines of the router that runs here, with their states. Those of servers with
+"isolation" are named with their owners; --rm removes one of them, with its disk: its owner
+gets a new one at the next call.
 `,
-  options: { json: { type: 'boolean', default: false } },
+  options: { json: { type: 'boolean', default: false }, rm: { type: 'string' } },
   run: async (input) => {
-    const { machines } = answer.parse(await controlOf(input).call('GET', '/v1/machines'));
-    process.stdout.write(
-      input.values.json
-        ? `${JSON.stringify(machines, null, 2)}\n`
-        : table(
-            ['MACHINE', 'STATE'],
-            machines.map(({ key, state }) => [key, state]),
-          ),
-    );
+    const control = controlOf(input);
+    const { rm, json } = input.values;
+    if (typeof rm === 'string') {
+      await control.call('DELETE', `/v1/machines/${encodeURIComponent(rm)}`);
+      return 0;
+    }
+    const { machines } = answer.parse(await control.call('GET', '/v1/machines'));
+    const rows = machines.map(({ key, state, isolation, owner }) => [key, state, owner ? `${isolation} ${owner}` : '']);
+    process.stdout.write(json ? `${JSON.stringify(machines, null, 2)}\n` : table(['MACHINE', 'STATE', 'OWNER'], rows));
     return 0;
   },
 };

@@ -10,6 +10,7 @@ import { createServer, type Server } from 'node:http';
 import { connect } from 'node:net';
 import { dirname } from 'node:path';
 import type { JWK } from 'jose';
+import { isolationOf } from '../shared/config.ts';
 import { importKey } from '../shared/grant.ts';
 import { originApi } from './api.ts';
 import { Eras } from './bridge/eras.ts';
@@ -97,7 +98,7 @@ export function originParts(options: {
   const lanes = new Lanes({ peers, eras, virtual });
   const sleepers: Sleepers = {
     carry: (machine) => upstreams.carry(machine),
-    adopt: (machine, carry) => takeOver({ upstreams, sessions, peers }, options.servers, machine, carry),
+    adopt: (found) => takeOver({ upstreams, sessions, peers }, options.servers, found),
   };
   return { sessions, lanes, journal, sleepers, close };
 }
@@ -124,6 +125,7 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
       originId: options.originId,
       edgeKey: await importKey(options.edgeKey),
       servers,
+      ended: (definition) => machines.ended(definition),
       log,
     }),
   );
@@ -142,6 +144,7 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
       machine: definition.machine,
       deployment: definition.deployment,
       discovery: discoveryOf(definition),
+      isolation: isolationOf(definition.entry),
       runtime: isHttpDefinition(definition) ? 'http' : machines.runtimeOf(definition.machine),
     })),
     log,

@@ -34,6 +34,7 @@ import type { Sessions } from './bridge/sessions.ts';
 import { Connection } from './journal/connection.ts';
 import type { Journal } from './journal/journal.ts';
 import type { Log } from './log.ts';
+import { placed } from './places.ts';
 import type { ServerDefinition } from './server.ts';
 
 export interface ApiOptions {
@@ -43,6 +44,8 @@ export interface ApiOptions {
   readonly sessions: Sessions;
   readonly journal: Journal;
   readonly lanes: Lanes;
+  /** Called when a session or a lane has ended, with what served it. */
+  readonly ended?: (definition: ServerDefinition) => void;
   readonly log: Log;
 }
 
@@ -62,10 +65,9 @@ export function originApi(options: ApiOptions): RequestListener {
 
 async function handle(options: ApiOptions, request: IncomingMessage, response: ServerResponse): Promise<void> {
   const grant = await authenticate(options, request);
-  const definition = options.servers.get(grant.server);
-  if (!definition || definition.machine !== grant.machine) {
-    throw new MoorageError('route_stale', `The server "${grant.server}" is not at this origin.`);
-  }
+  const known = options.servers.get(grant.server);
+  if (!known) throw new MoorageError('route_stale', `The server "${grant.server}" is not at this origin.`);
+  const definition = await placed(known, grant);
   const isModern = request.headers[ERA_HEADER] === 'modern';
   if (request.method === 'DELETE' && request.url === SESSION_PATH) {
     if (isModern) {
@@ -74,6 +76,7 @@ async function handle(options: ApiOptions, request: IncomingMessage, response: S
       options.sessions.end(grant.session);
       options.journal.forget(grant.session);
     }
+    options.ended?.(definition);
     response.writeHead(204).end();
     return;
   }
@@ -132,7 +135,7 @@ async function pass(
   response: ServerResponse,
 ): Promise<void> {
   if (!isRequest(message)) {
-    const { peer } = await sessions.get(grant.session, definition.name);
+    const { peer } = await sessions.get(grant.session, definition);
     peer.notify(grant.session, message);
     response.writeHead(202).end();
     return;
@@ -165,7 +168,7 @@ async function passCall(
   response: ServerResponse,
 ): Promise<void> {
   try {
-    const { peer } = await sessions.get(grant.session, definition.name, options.wake);
+    const { peer } = await sessions.get(grant.session, definition, options.wake);
     if (peer.listsChanged) response.setHeader(LISTS_HEADER, 'changed');
     const resumable = () => journal.begin(grant.session, message);
     peer.request(grant.session, message, new Answer(response, message.id, { ...options, resumable }));

@@ -4,15 +4,19 @@
  *
  * Invariant: an image is built at most once per machine at a time, and before the machine boots.
  */
+import { rm } from 'node:fs/promises';
 import { join, relative, resolve } from 'node:path';
+import type { Isolation } from '../shared/config/isolation.ts';
 import { MoorageError } from '../shared/errors.ts';
+import type { TakenOver } from './bridge/take-over.ts';
 import type { ServerHost } from './bridge/upstreams.ts';
 import { type AppImage, ensureApp, packageFolderOf, type ServerRecipe } from './images/app.ts';
 import { ensureMachineImage } from './images/machine-image.ts';
 import { type CommandPlan, planCommand } from './images/npx.ts';
 import type { Log } from './log.ts';
+import { homeOf, noteOwner, noteUse, type Place, placesIn } from './places.ts';
 import { processMachine } from './process/driver.ts';
-import type { MachineDefinition, ProcessDefinition } from './server.ts';
+import type { MachineDefinition, Own, ProcessDefinition, ServerDefinition } from './server.ts';
 import { type Lease, Supervisor } from './supervisor/supervisor.ts';
 import type {
   MachineDriver,
@@ -41,7 +45,18 @@ export interface Sleepers {
   /** What is kept with the image of a machine: JSON-safe. */
   carry(machine: string): unknown;
   /** Takes over the processes of a machine that slept through a restart, with what was kept. */
-  adopt(machine: RunningMachine, carry: unknown): { kept: number; ended: number };
+  adopt(found: TakenOver): { kept: number; ended: number };
+}
+
+/** A machine as its owner is told of it. */
+export interface MachineListing {
+  readonly key: string;
+  readonly state: string;
+  /** Its name in the configuration; for a caller's own, of what it is made after. */
+  readonly machine: string;
+  readonly isolation: Isolation;
+  /** Subject of the principal whose it is. */
+  readonly owner?: string;
 }
 
 interface Built {
@@ -49,10 +64,18 @@ interface Built {
   readonly app: AppImage;
 }
 
+/** Machines of single callers that one origin keeps, at most. */
+const MAX_OWN_MACHINES = 10_000;
+/** A session that was used within this time may live, in milliseconds: the edge ends silent ones after a day. */
+const SESSION_KEPT_MS = 7 * 86_400_000;
+const NOTE_USE_MS = 60_000;
+
 export class Machines implements ServerHost {
   readonly #options: MachinesOptions;
   readonly #supervisor: Supervisor;
   readonly #definitions: ReadonlyMap<string, MachineDefinition>;
+  /** Machines of single callers, and when their use was last noted. */
+  readonly #places = new Map<string, { readonly own: Own; notedAt: number }>();
   readonly #images = new Map<string, Promise<Built>>();
   #sleepers: Sleepers | undefined;
 
@@ -60,13 +83,13 @@ export class Machines implements ServerHost {
     this.#options = options;
     this.#supervisor = new Supervisor({ log: options.log });
     this.#definitions = new Map(options.definitions.map((definition) => [definition.key, definition]));
-    for (const definition of options.definitions) this.#define(definition);
+    for (const definition of options.definitions) if (definition.isolation === 'server') this.#define(definition);
   }
 
-  /** What a machine is on this host. @throws MoorageError `route_stale` for an unknown one. */
-  runtimeOf(key: string): 'vm' | 'process' {
-    const definition = this.#definitions.get(key);
-    if (!definition) throw new MoorageError('route_stale', `This origin has no machine "${key}".`);
+  /** What the machine of this name is on this host. @throws MoorageError `route_stale` for an unknown one. */
+  runtimeOf(name: string): 'vm' | 'process' {
+    const definition = this.#definitions.get(name);
+    if (!definition) throw new MoorageError('route_stale', `This origin has no machine "${name}".`);
     return this.#options.driver ? definition.runtime : 'process';
   }
 
@@ -87,13 +110,25 @@ export class Machines implements ServerHost {
    */
   async recall(sleepers: Sleepers): Promise<void> {
     this.#sleepers = sleepers;
+    const isMicroVm = (definition: MachineDefinition) => this.runtimeOf(definition.key) === 'vm';
     for (const definition of this.#definitions.values()) {
-      if (this.runtimeOf(definition.key) === 'vm') await this.#recall(definition, sleepers);
+      if (isMicroVm(definition) && definition.isolation === 'server') await this.#recall(definition, sleepers);
+    }
+    for (const { usedAt, ...place } of placesIn(join(this.#options.stateDir, 'machines'))) {
+      const definition = this.#definitions.get(place.own.home);
+      // What is configured otherwise by now is left as it is: nobody is led there.
+      if (!definition || definition.isolation !== place.own.isolation || !isMicroVm(definition)) continue;
+      this.#define(definition, place);
+      const isForgotten = place.own.isolation === 'session' && Date.now() - usedAt > SESSION_KEPT_MS;
+      if (isForgotten) await this.remove(place.key);
+      else await this.#recall(definition, sleepers, place);
     }
   }
 
-  lease(definition: ProcessDefinition): Promise<Lease> {
-    return this.#supervisor.lease(definition.machine);
+  async lease(definition: ProcessDefinition): Promise<Lease> {
+    const { machine: key, own } = definition;
+    if (own) this.#makeKnown({ key, own });
+    return await this.#supervisor.lease(key);
   }
 
   leaseNow(definition: ProcessDefinition, machine: RunningMachine): Lease | undefined {
@@ -109,36 +144,88 @@ export class Machines implements ServerHost {
   }
 
   /** All machines, for people. */
-  states(): { key: string; state: string }[] {
-    return this.#supervisor.states();
+  states(): MachineListing[] {
+    return this.#supervisor.states().map(({ key, state }) => {
+      const own = this.#places.get(key)?.own;
+      if (own) return { key, state, machine: own.home, isolation: own.isolation, owner: own.principal };
+      return { key, state, machine: key, isolation: 'server' };
+    });
+  }
+
+  /** Removes a single caller's machine. @throws MoorageError `not_found`. */
+  async removeOwn(key: string): Promise<void> {
+    if (!this.#places.has(key)) {
+      throw new MoorageError('not_found', `"${key}" is no machine of a single principal or session.`);
+    }
+    await this.remove(key);
+  }
+
+  /** A session or a lane has ended: what was its alone goes with it. */
+  ended({ machine, own }: ServerDefinition): void {
+    if (own?.isolation !== 'session') return;
+    this.remove(machine).catch((error: unknown) => this.#options.log.warn(`machine ${machine}: ${String(error)}`));
+  }
+
+  /** Ends a machine and removes all that it has, its disk included. A caller's own one is made anew when it is used again. */
+  async remove(key: string): Promise<void> {
+    await this.#supervisor.remove(key);
+    this.#places.delete(key);
+    await rm(this.#dir(key), { recursive: true, force: true });
   }
 
   async close(): Promise<void> {
     await this.#supervisor.close();
   }
 
-  #define(definition: MachineDefinition): void {
+  /** @throws MoorageError `overloaded`, `route_stale`. */
+  #makeKnown(place: Place): void {
+    const { key, own } = place;
+    const known = this.#places.get(key);
+    const now = Date.now();
+    if (known) {
+      if (now - known.notedAt < NOTE_USE_MS) return;
+      known.notedAt = now;
+      noteUse(this.#dir(key), now);
+      return;
+    }
+    if (this.#places.size >= MAX_OWN_MACHINES) {
+      throw new MoorageError(
+        'overloaded',
+        'This origin keeps as many machines of single callers as it may. Its owner can remove some: moorage machines.',
+      );
+    }
+    const definition = this.#definitions.get(own.home);
+    if (!definition) throw new MoorageError('route_stale', `This origin has no machine "${own.home}".`);
+    this.#define(definition, place);
+  }
+
+  #define(definition: MachineDefinition, place?: Place): void {
     const { driver } = this.#options;
+    const key = place?.key ?? definition.key;
+    if (place) this.#places.set(key, { own: place.own, notedAt: Date.now() });
     if (!driver || definition.runtime === 'process') {
-      this.#supervisor.define(definition.key, () => Promise.resolve(processMachine()));
+      this.#supervisor.define(key, () => Promise.resolve(processMachine()));
       return;
     }
     this.#supervisor.define(
-      definition.key,
-      async (progress, signal) => driver.boot(await this.#spec(definition), progress, signal),
-      { sleeps: definition.sleep, carry: () => this.#sleepers?.carry(definition.key) },
+      key,
+      async (progress, signal) => {
+        if (place) noteOwner(this.#dir(key), place.own);
+        return await driver.boot(await this.#spec(definition, place), progress, signal);
+      },
+      { sleeps: definition.sleep, carry: () => this.#sleepers?.carry(key) },
     );
   }
 
-  async #recall(definition: MachineDefinition, sleepers: Sleepers): Promise<void> {
-    const { key } = definition;
+  async #recall(definition: MachineDefinition, sleepers: Sleepers, place?: Place): Promise<void> {
+    const key = place?.key ?? definition.key;
     const { driver, log } = this.#options;
     try {
       if (!(await driver?.isAsleep?.(this.#dir(key)))) return;
-      const found = await driver?.recall?.(await this.#spec(definition));
+      const found = await driver?.recall?.(await this.#spec(definition, place));
       if (!found) return;
       this.#supervisor.adopt(key, found.machine);
-      const { kept, ended } = sleepers.adopt(found.machine, found.carry);
+      const { kept, ended } = sleepers.adopt({ ...found, place });
       log.info(`machine ${key}: sleeps with ${kept} server processes${ended > 0 ? `; ${ended} others end` : ''}`);
     } catch (error) {
       if (!(error instanceof MachineError)) throw error;
@@ -157,10 +244,11 @@ export class Machines implements ServerHost {
     return join(this.#options.stateDir, 'machines', key);
   }
 
-  async #spec(definition: MachineDefinition): Promise<MachineSpec> {
-    const { key, memoryMiB, cpus, diskMiB } = definition;
+  async #spec(definition: MachineDefinition, place?: Place): Promise<MachineSpec> {
+    const { memoryMiB, cpus, diskMiB } = definition;
+    const key = place?.key ?? definition.key;
     const { image } = await this.#image(definition);
-    return { key, dir: this.#dir(key), image, memoryMiB, cpus, diskMiB, hostname: key.replace(/-+$/, '') };
+    return { key, dir: this.#dir(key), image, memoryMiB, cpus, diskMiB, hostname: hostnameOf(key) };
   }
 
   #image(definition: MachineDefinition): Promise<Built> {
@@ -197,8 +285,8 @@ export class Machines implements ServerHost {
 
   async #processSpec(server: ProcessDefinition): Promise<ProcessSpec> {
     const { name, entry } = server;
-    const definition = this.#definitions.get(server.machine);
-    if (!definition || this.runtimeOf(server.machine) === 'process') {
+    const definition = this.#definitions.get(homeOf(server));
+    if (!definition || this.runtimeOf(definition.key) === 'process') {
       const { configDir } = this.#options;
       // As an MCP client starts it: beside its configuration, so that relative paths of scripts hold.
       const cwd = entry.files === undefined ? configDir : resolve(configDir, entry.files);
@@ -226,4 +314,10 @@ export class Machines implements ServerHost {
         return { argv: plan.argv, env: entry.env, cwd };
     }
   }
+}
+
+/** `notes.p-0123…` is the host `notes-0123456789ab`: enough to tell machines apart within the length of a label. */
+function hostnameOf(key: string): string {
+  const [name = '', digest = ''] = key.split(/\.[ps]-/);
+  return digest === '' ? name.replace(/-+$/, '') : `${name.slice(0, 50)}-${digest.slice(0, 12)}`;
 }

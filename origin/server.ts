@@ -3,11 +3,13 @@
  * The deployment id is the digest of everything that decides what runs.
  */
 import { createHash } from 'node:crypto';
+import type { Isolation } from '../shared/config/isolation.ts';
 import {
   type Config,
   type HttpServer,
   isEdgeServer,
   isHttpServer,
+  isolationOf,
   type MachineServer,
   machineOf,
   type OriginServer,
@@ -18,10 +20,21 @@ import type { SleepPolicy } from './supervisor/machine.ts';
 export interface ServerDefinition {
   readonly name: string;
   readonly entry: OriginServer;
-  /** Name of the machine it runs in; servers that share one have the same. */
+  /** Key of the machine it runs in; servers that share one have the same. */
   readonly machine: string;
+  /** Set where that machine is a caller's own (`places.ts`). */
+  readonly own?: Own;
   /** Digest of the entry, hexadecimal. */
   readonly deployment: string;
+}
+
+/** Whose a machine is that serves one caller alone. */
+export interface Own {
+  readonly isolation: Exclude<Isolation, 'server'>;
+  /** Name of the machine in the configuration that it is made after. */
+  readonly home: string;
+  /** Subject of the principal, as its owner reads it. */
+  readonly principal: string;
 }
 
 /** A server that is started here, as a process in a machine. */
@@ -36,8 +49,10 @@ export const isProcessDefinition = (definition: ServerDefinition): definition is
 
 /** How the edge may use stored answers to discovery for a server. */
 export function discoveryOf({ entry }: ServerDefinition): DiscoverySetting {
+  // A machine of one's own may list what is one's own.
+  const copies = isolationOf(entry) === 'server' ? DEFAULT_DISCOVERY.copies : 'principal';
   return {
-    copies: entry.discovery === 'live' ? 'none' : DEFAULT_DISCOVERY.copies,
+    copies: entry.discovery === 'live' ? 'none' : copies,
     maxAgeS: entry.discoveryMaxAge ?? DEFAULT_DISCOVERY.maxAgeS,
   };
 }
@@ -45,6 +60,7 @@ export function discoveryOf({ entry }: ServerDefinition): DiscoverySetting {
 /** One machine as the configuration describes it: its servers, and limits that hold for all of them together. */
 export interface MachineDefinition {
   readonly key: string;
+  readonly isolation: Isolation;
   readonly runtime: 'vm' | 'process';
   readonly servers: readonly ProcessDefinition[];
   readonly memoryMiB: number;
@@ -98,6 +114,7 @@ export function machineDefinitions(servers: readonly ServerDefinition[]): Machin
       members.map((m) => m.entry.limits[name]).find((v) => v !== undefined);
     return {
       key,
+      isolation: members[0] ? isolationOf(members[0].entry) : 'server',
       runtime: members.every((member) => member.entry.runtime === 'process') ? 'process' : 'vm',
       servers: members,
       memoryMiB: limit('memory') ?? DEFAULT_MEMORY_MIB,

@@ -15,7 +15,7 @@ import { ensureMachineImage } from '../origin/images/machine-image.ts';
 import { type Log, openLog } from '../origin/log.ts';
 import { Machines } from '../origin/machines.ts';
 import { machineDefinitions, type ServerDefinition, serverDefinitions } from '../origin/server.ts';
-import { evictLeftover } from '../origin/vm/disk.ts';
+import { evictLeftovers } from '../origin/vm/disk.ts';
 import { MachineError } from '../origin/vm/error.ts';
 import { QemuDriver } from '../origin/vm/qemu.ts';
 import { type Config, type ConfigInput, isEdgeServer, parseConfigObject } from '../shared/config.ts';
@@ -125,7 +125,7 @@ async function compose(composition: Composition): Promise<Router> {
   const servers = serverDefinitions(config);
   const definitions = machineDefinitions(servers);
   const cacheDir = defaultCacheDir();
-  for (const { key } of definitions) await evictLeftover(join(stateDir, 'machines', key));
+  await evictLeftovers(join(stateDir, 'machines'));
   const driver = isolation === 'vm' ? new QemuDriver({ cacheDir }) : undefined;
   const machines = new Machines({ definitions, stateDir, cacheDir, configDir, log, ...(driver ? { driver } : {}) });
   const wanted = preparedMachines(servers, options.prepare);

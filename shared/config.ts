@@ -7,6 +7,7 @@
 import { type ParseError, parse, printParseErrorCode } from 'jsonc-parser';
 import { z } from 'zod';
 import { type AuthConfig, authSchema, LOOPBACK_ONLY } from './config/auth.ts';
+import { type Isolation, isolation } from './config/isolation.ts';
 
 /** First path segments that are ours; a server cannot have such a name. */
 export const RESERVED_NAMES: readonly string[] = [
@@ -123,6 +124,7 @@ const machineServer = z.strictObject({
     .string()
     .regex(/^[a-z0-9][a-z0-9-]{0,62}$/, 'use lower case letters, digits and "-"')
     .optional(),
+  isolation: isolation.optional(),
   process: sharing,
   limits: limits.default({}),
   ...discovery,
@@ -341,6 +343,9 @@ function machineProblems(servers: ReadonlyMap<string, ServerEntry>): string[] {
   const seen = new Map<string, { name: string; entry: MachineServer }>();
   for (const [name, entry] of servers) {
     if (isEdgeServer(entry) || isHttpServer(entry)) continue;
+    const isolation = isolationOf(entry);
+    if (entry.runtime === 'process' && isolation !== 'server')
+      problems.push(`mcpServers.${name}.isolation: plain processes are not kept apart: use the runtime "vm"`);
     const machine = machineOf(name, entry);
     const other = seen.get(machine);
     if (!other) {
@@ -355,6 +360,14 @@ function machineProblems(servers: ReadonlyMap<string, ServerEntry>): string[] {
     if (other.entry.runtime !== entry.runtime) {
       problems.push(`mcpServers.${name}.runtime: "${other.name}" shares machine "${machine}" and has another runtime`);
     }
+    if (isolationOf(other.entry) !== isolation)
+      problems.push(
+        `mcpServers.${name}.isolation: "${other.name}" shares machine "${machine}" and has another isolation: give both the same`,
+      );
+    else if (isolation === 'session')
+      problems.push(
+        `mcpServers.${name}.machine: the machine of a session belongs to one server, "${other.name}" cannot share it`,
+      );
     for (const key of ['memory', 'cpus', 'disk'] as const) {
       const [a, b] = [other.entry.limits[key], entry.limits[key]];
       if (a !== undefined && b !== undefined && a !== b) {
@@ -375,6 +388,10 @@ export function machineOf(name: string, entry: OriginServer): string {
   if (isHttpServer(entry)) return `http:${name.toLowerCase()}`;
   return entry.machine ?? name.toLowerCase().replaceAll(/[^a-z0-9-]/g, '-');
 }
+
+/** What gets a machine of its own. */
+export const isolationOf = (entry: OriginServer): Isolation =>
+  isHttpServer(entry) ? 'server' : (entry.isolation ?? 'server');
 
 function describe(error: z.ZodError, prefix: readonly string[]): string[] {
   return error.issues.map((issue) => {

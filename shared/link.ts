@@ -7,6 +7,7 @@
  * The text frames `ping` and `pong` are heartbeats, answered without waking the Origin object.
  */
 import { z } from 'zod';
+import { isolation } from './config/isolation.ts';
 import { serverName } from './config.ts';
 
 export const LINK_PATH = '/_origin/link';
@@ -38,6 +39,8 @@ export const announcedServer = z.object({
   /** Digest of everything that decides what runs: the deployment's id. */
   deployment: z.string().min(1).max(128),
   discovery: discoverySetting.optional(),
+  /** What gets a machine of its own, made after `machine`. Absent: nobody. */
+  isolation: isolation.optional(),
 });
 export type AnnouncedServer = z.infer<typeof announcedServer>;
 

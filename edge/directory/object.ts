@@ -1,12 +1,13 @@
 /**
  * Owns the Directory: the one object that knows which servers exist and where they run.
  *
- * Table `route(server TEXT PRIMARY KEY, origin TEXT, runtime TEXT, machine TEXT, deployment TEXT, discovery TEXT)`: what
- * each origin announced last; `discovery` is `DiscoverySetting` as JSON. It outlives the link, so a server stays known
+ * Table `route(server TEXT PRIMARY KEY, origin TEXT, runtime TEXT, machine TEXT, deployment TEXT, discovery TEXT,
+ * isolation TEXT)`: what each origin announced last; `discovery` is `DiscoverySetting` as JSON. It outlives the link, so a server stays known
  * (and named in errors) while its origin is away. Stored answers to discovery are `Copies` in the same database.
  */
 import { DurableObject } from 'cloudflare:workers';
 import { edgeServers } from 'moorage:edge-servers';
+import { isolation as isolationSchema } from '../../shared/config/isolation.ts';
 import { type AnnouncedServer, announcedServer, DEFAULT_DISCOVERY, discoverySetting } from '../../shared/link.ts';
 import { Copies, type ListedPage } from '../discovery/copies.ts';
 import type { Kind, Question } from '../discovery/question.ts';
@@ -24,14 +25,14 @@ export class Directory extends DurableObject<Env> {
     this.#sql.exec(
       `CREATE TABLE IF NOT EXISTS route (
          server TEXT PRIMARY KEY, origin TEXT NOT NULL, runtime TEXT NOT NULL, machine TEXT NOT NULL,
-         deployment TEXT NOT NULL, discovery TEXT NOT NULL)`,
+         deployment TEXT NOT NULL, discovery TEXT NOT NULL, isolation TEXT NOT NULL DEFAULT 'server')`,
     );
+    // Of the table before it had these columns; agents announce again when they connect.
     const columns = this.#sql.exec<{ name: string }>("SELECT name FROM pragma_table_info('route')").toArray();
-    if (!columns.some(({ name }) => name === 'discovery')) {
-      // Of the table before it had this column; agents announce again when they connect.
-      this.#sql.exec(
-        `ALTER TABLE route ADD COLUMN discovery TEXT NOT NULL DEFAULT '${JSON.stringify(DEFAULT_DISCOVERY)}'`,
-      );
+    const added = { discovery: JSON.stringify(DEFAULT_DISCOVERY), isolation: 'server' };
+    for (const [column, value] of Object.entries(added)) {
+      if (columns.some(({ name }) => name === column)) continue;
+      this.#sql.exec(`ALTER TABLE route ADD COLUMN ${column} TEXT NOT NULL DEFAULT '${value}'`);
     }
     this.#copies = new Copies(this.#sql);
   }
@@ -57,15 +58,17 @@ export class Directory extends DurableObject<Env> {
     const before = this.#routes().filter((route) => route.origin === origin);
     this.ctx.storage.transactionSync(() => {
       this.#sql.exec('DELETE FROM route WHERE origin = ?', origin);
-      for (const { server, runtime, machine, deployment, discovery } of accepted) {
+      for (const { server, runtime, machine, deployment, discovery, isolation = 'server' } of accepted) {
         this.#sql.exec(
-          'INSERT OR REPLACE INTO route (server, origin, runtime, machine, deployment, discovery) VALUES (?, ?, ?, ?, ?, ?)',
+          `INSERT OR REPLACE INTO route (server, origin, runtime, machine, deployment, discovery, isolation)
+           VALUES (?, ?, ?, ?, ?, ?, ?)`,
           server,
           origin,
           runtime,
           machine,
           deployment,
           JSON.stringify(discovery),
+          isolation,
         );
       }
       for (const { server, deployment } of before) {
@@ -124,7 +127,7 @@ export class Directory extends DurableObject<Env> {
     const origins = originsOf(this.env);
     return this.#sql
       .exec<Record<keyof OriginRoute, string>>(
-        'SELECT server, origin, runtime, machine, deployment, discovery FROM route',
+        'SELECT server, origin, runtime, machine, deployment, discovery, isolation FROM route',
       )
       .toArray()
       .filter((row) => origins.has(row.origin) && !Object.hasOwn(edgeServers, row.server))
@@ -132,6 +135,7 @@ export class Directory extends DurableObject<Env> {
         ...row,
         runtime: announcedServer.shape.runtime.parse(row.runtime),
         discovery: discoverySetting.parse(JSON.parse(row.discovery)),
+        isolation: isolationSchema.parse(row.isolation),
       }));
   }
 }

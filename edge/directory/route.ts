@@ -4,6 +4,7 @@
  * Invariants: a name belongs to one holder at a time; servers of the edge come before those of any origin; an origin
  * that the edge does not know any more holds nothing.
  */
+import type { Isolation } from '../../shared/config/isolation.ts';
 import { type AnnouncedServer, DEFAULT_DISCOVERY, type DiscoverySetting } from '../../shared/link.ts';
 
 /** Where calls to a server go. */
@@ -17,6 +18,8 @@ export type Route =
       readonly deployment: string;
       /** How stored answers to discovery are used. */
       readonly discovery: DiscoverySetting;
+      /** Whose the machine is (`machine-key.ts`). Absent in what was stored before there was more than one for all. */
+      readonly isolation?: Isolation;
     };
 
 export type OriginRoute = Exclude<Route, { runtime: 'edge' }>;
@@ -40,14 +43,14 @@ export function decideAnnouncement(
   );
   const accepted = new Map<string, OriginRoute>();
   const refused: Refusal[] = [];
-  for (const { name, runtime, machine, deployment, discovery = DEFAULT_DISCOVERY } of announced) {
+  for (const { name, runtime, machine, deployment, discovery = DEFAULT_DISCOVERY, isolation = 'server' } of announced) {
     const holder = holders.get(name);
     if (known.edgeServers.has(name))
       refused.push({ server: name, reason: 'the edge itself runs a server of this name' });
     else if (holder !== undefined)
       refused.push({ server: name, reason: `origin "${holder}" has a server of this name` });
     else if (accepted.has(name)) refused.push({ server: name, reason: 'announced twice' });
-    else accepted.set(name, { server: name, runtime, machine, deployment, origin, discovery });
+    else accepted.set(name, { server: name, runtime, machine, deployment, origin, discovery, isolation });
   }
   return { accepted: [...accepted.values()], refused };
 }

@@ -14,6 +14,7 @@
 import { DurableObject } from 'cloudflare:workers';
 import { MoorageError } from '../../shared/errors.ts';
 import { GRANT_LIFE_S, signGrant } from '../../shared/grant.ts';
+import { machineKeyOf } from '../../shared/machine-key.ts';
 import { directoryOf } from '../directory/object.ts';
 import type { OriginRoute } from '../directory/route.ts';
 import { type Env, edgeKeyOf } from '../env.ts';
@@ -122,7 +123,8 @@ export class Lane extends DurableObject<Env> {
     if (!('route' in found)) throw unknownServer(server, found.servers);
     const { route } = found;
     if (route.runtime === 'edge') throw new MoorageError('internal', 'A server of the edge needs no grant.');
-    const { origin, machine } = route;
+    const { origin, isolation = 'server' } = route;
+    const machine = await machineKeyOf(route.machine, isolation, { principal, session: id });
     const claims = { origin, principal, server, machine, session: id };
     return { route, grant: await signGrant(await edgeKeyOf(this.env), claims, now) };
   }

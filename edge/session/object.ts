@@ -14,6 +14,7 @@ import { MoorageError } from '../../shared/errors.ts';
 import { formatEventId, parseEventId } from '../../shared/event-stream.ts';
 import { GRANT_LIFE_S, signGrant } from '../../shared/grant.ts';
 import { isNotification, type JsonRpcMessage } from '../../shared/jsonrpc.ts';
+import { machineKeyOf } from '../../shared/machine-key.ts';
 import { takesPriming } from '../../shared/revision.ts';
 import { directoryOf } from '../directory/object.ts';
 import type { Route } from '../directory/route.ts';
@@ -363,9 +364,10 @@ export class Session extends DurableObject<Env> {
   }
 
   async #sign(id: string, holder: { principal: string }, route: Exclude<Route, { runtime: 'edge' }>): Promise<string> {
-    const { origin, server, machine } = route;
-    const { principal } = holder;
-    return await signGrant(await edgeKeyOf(this.env), { origin, principal, server, machine, session: id }, Date.now());
+    const { origin, server, isolation = 'server' } = route;
+    const caller = { principal: holder.principal, session: id };
+    const machine = await machineKeyOf(route.machine, isolation, caller);
+    return await signGrant(await edgeKeyOf(this.env), { origin, server, machine, ...caller }, Date.now());
   }
 
   async #route(server: string): Promise<Route> {

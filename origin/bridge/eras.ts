@@ -43,6 +43,7 @@ export class Eras {
   readonly #log: Log;
   readonly #now: () => number;
   readonly #verdicts = new Map<string, Verdict>();
+  /** By deployment and machine: a verdict holds for all machines, a channel leads to one. */
   readonly #probed = new Map<string, Probed>();
   /** Whether a deployment takes `initialize`, once it showed. */
   readonly #sessions = new Map<string, boolean>();
@@ -87,8 +88,8 @@ export class Eras {
 
   /** The channel on which the probe was answered, usable for requests; once. */
   takeProbed(definition: ServerDefinition): Probed | undefined {
-    const probed = this.#probed.get(definition.deployment);
-    this.#probed.delete(definition.deployment);
+    const probed = this.#probed.get(placeOf(definition));
+    this.#probed.delete(placeOf(definition));
     return probed;
   }
 
@@ -124,9 +125,9 @@ export class Eras {
     if (era === 'legacy') void peer.end();
     else {
       const probed = { peer, correlator };
-      this.#probed.set(definition.deployment, probed);
+      this.#probed.set(placeOf(definition), probed);
       void peer.closed.then(() => {
-        if (this.#probed.get(definition.deployment) === probed) this.#probed.delete(definition.deployment);
+        if (this.#probed.get(placeOf(definition)) === probed) this.#probed.delete(placeOf(definition));
       });
     }
     return era;
@@ -139,6 +140,8 @@ export class Eras {
     return 'legacy';
   }
 }
+
+const placeOf = ({ deployment, machine }: ServerDefinition): string => `${deployment} ${machine}`;
 
 /** HTTP statuses by which a server refuses a message that it does not know. Others are about access or load. */
 const isRefusal = (status: unknown): boolean =>

@@ -1,5 +1,5 @@
 /**
- * Owns the channels to servers of the era without sessions: one per server for everybody, or one per owner (a lane, a
+ * Owns the channels to servers of the era without sessions: one per server and machine for everybody in it, or one per owner (a lane, a
  * session) with `process: "session"`. What ended is replaced at the next request.
  */
 import { isRecord } from '../../shared/rev-2026-07-28.ts';
@@ -81,5 +81,5 @@ export class ModernPeers {
   }
 }
 
-const keyOf = ({ name, entry }: ServerDefinition, owner: string): string =>
-  JSON.stringify(entry.process === 'session' ? [name, owner] : [name]);
+const keyOf = ({ name, machine, entry }: ServerDefinition, owner: string): string =>
+  JSON.stringify(entry.process === 'session' ? [name, machine, owner] : [name, machine]);

@@ -3,11 +3,11 @@
  *
  * A session has its own process when its client can be asked something (it declared sampling, elicitation or roots):
  * over stdio a question cannot be told apart by session, and one user's question must never reach another. Sessions
- * whose clients declared nothing of the kind share one process per server and revision. `process` in the configuration
+ * whose clients declared nothing of the kind share one process per server, machine and revision. `process` in the configuration
  * fixes either.
  *
- * Invariants: `open` is idempotent per session, also when called concurrently; a session is bound to one server; a
- * process that ended is forgotten at once, and the next message of its sessions is answered `session_unknown`, which
+ * Invariants: `open` is idempotent per session, also when called concurrently; a session is bound to one server and
+ * machine; a process that ended is forgotten at once, and the next message of its sessions is answered `session_unknown`, which
  * makes the edge open the session again.
  */
 import { randomBytes } from 'node:crypto';
@@ -30,9 +30,13 @@ export interface Attachment {
 
 interface Entry {
   readonly server: string;
+  readonly machine: string;
   readonly attachment: Promise<Attachment>;
   peer?: SessionPeer;
 }
+
+/** Where a session belongs: a server in a machine. */
+type Where = Pick<ServerDefinition, 'name' | 'machine'>;
 
 /** What becomes known of a process when it has answered `initialize`. */
 interface Started {
@@ -86,9 +90,9 @@ export class Sessions {
    * The open session's process, able to hear. @throws MoorageError `session_unknown` when there is none (or it sleeps and
    * `wake` is false), or what its opening or waking met.
    */
-  async get(session: string, server: string, wake = true): Promise<Attachment> {
+  async get(session: string, { name, machine }: Where, wake = true): Promise<Attachment> {
     const entry = this.#entries.get(session);
-    if (!entry || entry.server !== server) {
+    if (entry?.server !== name || entry.machine !== machine) {
       throw new MoorageError('session_unknown', 'The origin holds no process for this session.');
     }
     const attachment = await entry.attachment;
@@ -114,13 +118,14 @@ export class Sessions {
   ): Promise<Attachment> {
     const known = this.#entries.get(session);
     if (known) {
-      return known.server === definition.name
+      return known.server === definition.name && known.machine === definition.machine
         ? known.attachment
         : Promise.reject(new MoorageError('session_unknown', 'This session belongs to another server.'));
     }
     const attached = this.#attach(session, definition, initialize, replay !== undefined);
     const attachment = replay ? this.#restore(session, definition, attached, replay) : attached;
-    const entry: Entry = { server: definition.name, attachment };
+    const { name: server, machine } = definition;
+    const entry: Entry = { server, machine, attachment };
     this.#entries.set(session, entry);
     attachment.then(
       ({ peer }) => {
@@ -150,7 +155,8 @@ export class Sessions {
     const kind = { ...this.#kind(mode, correlator, () => known), listsChanged: carried.listsChanged };
     const peer = this.#watched(connect(kind));
     const attachment = Promise.resolve({ peer, initialized });
-    for (const session of peer.sessions) this.#entries.set(session, { server: definition.name, attachment, peer });
+    const { name: server, machine } = definition;
+    for (const session of peer.sessions) this.#entries.set(session, { server, machine, attachment, peer });
     if (key !== undefined) this.#share(key, attachment);
     this.#eras.acceptedInitialize(definition);
     return true;
@@ -228,7 +234,7 @@ export class Sessions {
   }
 
   async #join(session: string, definition: ServerDefinition, initialize: JsonRpcRequest): Promise<Attachment> {
-    const key = JSON.stringify([definition.name, initialize.params?.protocolVersion]);
+    const key = JSON.stringify([definition.name, definition.machine, initialize.params?.protocolVersion]);
     let process = this.#shared.get(key);
     if (!process) {
       process = this.#share(key, this.#startShared(session, definition, initialize, key));

@@ -4,6 +4,7 @@
  * otherwise by now, or that nobody knows, is ended as soon as the machine wakes.
  */
 import { isRecord } from '../../shared/rev-2026-07-28.ts';
+import { type Place, placedAt } from '../places.ts';
 import { isProcessDefinition, type ServerDefinition } from '../server.ts';
 import type { RunningMachine } from '../vm/driver.ts';
 import type { ModernPeers } from './modern-peers.ts';
@@ -17,17 +18,26 @@ export interface Owners {
   readonly peers: ModernPeers;
 }
 
+/** A machine that was recalled. */
+export interface TakenOver {
+  readonly machine: RunningMachine;
+  /** Set where it is a caller's own. */
+  readonly place?: Place | undefined;
+  /** As it was kept. */
+  readonly carry: unknown;
+}
+
 /** Gives the machine's processes back. Returns how many went on and how many are ended. */
 export function takeOver(
   { upstreams, sessions, peers }: Owners,
   definitions: ReadonlyMap<string, ServerDefinition>,
-  machine: RunningMachine,
-  carry: unknown,
+  { machine, place, carry }: TakenOver,
 ): { kept: number; ended: number } {
   const processes = new Map(machine.processes?.());
   let kept = 0;
   for (const carried of Array.isArray(carry) ? carry.filter(isCarried) : []) {
-    const definition = definitions.get(carried.server);
+    const known = definitions.get(carried.server);
+    const definition = known && place ? placedAt(known, place) : known;
     const process = processes.get(carried.stream);
     if (!process || definition?.deployment !== carried.deployment || !isProcessDefinition(definition)) continue;
     const connect = (kind: PeerKind): Peer => upstreams.adopt(definition, kind, machine, process);

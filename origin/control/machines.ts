@@ -1,7 +1,15 @@
-/** Owns what the owner may ask about machines: `GET /v1/machines`, all of them with their states. */
+/**
+ * Owns what the owner may ask about machines: `GET /v1/machines`, all of them with their states, and
+ * `DELETE /v1/machines/<key>`, which removes a single caller's with its disk.
+ */
 import { Hono } from 'hono';
 import type { Machines } from '../machines.ts';
 
 export function machineRoutes(machines: Machines): Hono {
-  return new Hono().get('/', (context) => context.json({ machines: machines.states() }));
+  return new Hono()
+    .get('/', (context) => context.json({ machines: machines.states() }))
+    .delete('/:key', async (context) => {
+      await machines.removeOwn(context.req.param('key'));
+      return context.body(null, 204);
+    });
 }

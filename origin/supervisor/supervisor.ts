@@ -45,7 +45,9 @@ interface Slot extends MachineOptions {
   /** Called once each when the machine runs (again). */
   awake: (() => void)[];
   timer?: NodeJS.Timeout | undefined;
-  /** Resolves when the machine has been put away. */
+  /** Nobody may use it any more. */
+  removing?: boolean;
+  /** Resolves when the machine has been put away, or removed. */
   readonly settled: PromiseWithResolvers<void>;
   readonly abort: AbortController;
 }
@@ -82,6 +84,21 @@ export class Supervisor {
     this.#schedule(slot);
   }
 
+  /**
+   * Ends a machine, whatever it is at, and forgets it. Calls that wait are refused. Resolves when nothing of it runs; an
+   * unknown one is gone already.
+   */
+  async remove(key: string): Promise<void> {
+    const slot = this.#slots.get(key);
+    if (!slot) return;
+    slot.removing = true;
+    slot.abort.abort();
+    slot.machine?.kill();
+    if (slot.machine || !AT_REST.has(slot.state.name)) await slot.settled.promise;
+    clearTimeout(slot.timer);
+    this.#slots.delete(key);
+  }
+
   /** The states of all machines, for people. */
   states(): { key: string; state: MachineState['name'] }[] {
     return [...this.#slots].map(([key, slot]) => ({ key, state: slot.state.name }));
@@ -96,6 +113,8 @@ export class Supervisor {
     if (!slot) return Promise.reject(new MoorageError('route_stale', `This origin has no machine "${key}".`));
     if (this.#closed)
       return Promise.reject(new MoorageError('machine_failed', 'This origin is shutting down. Try again.'));
+    if (slot.removing)
+      return Promise.reject(new MoorageError('machine_failed', `Machine "${key}" is being removed. Try again.`));
     if (slot.waiters.length >= MAX_WAITING) {
       return Promise.reject(
         new MoorageError('overloaded', `Too many calls wait for machine "${key}". Try again in a moment.`),
@@ -151,6 +170,7 @@ export class Supervisor {
     for (const effect of effects) this.#act(slot, effect);
     this.#schedule(slot);
     if (this.#closed && AT_REST.has(slot.state.name)) slot.settled.resolve();
+    if (slot.removing && !slot.machine && AT_REST.has(slot.state.name)) slot.settled.resolve();
   }
 
   /** One timer per machine, for the next time at which something may be decided. */

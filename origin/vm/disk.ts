@@ -100,6 +100,11 @@ export async function evictLeftover(dir: string): Promise<boolean> {
   return true;
 }
 
+/** As `evictLeftover`, for every machine below `folder`: also for those that are not configured any more. */
+export async function evictLeftovers(folder: string): Promise<void> {
+  for (const name of await readdir(folder).catch(() => [])) await evictLeftover(join(folder, name));
+}
+
 function isOurs(dir: string, pid: number): boolean {
   const args = processArguments(pid);
   return args.some((arg) => arg.includes(JSON.stringify(diskPath(dir))));

@@ -150,18 +150,18 @@ describe('which process a session gets', () => {
     const own = await sessions.open('own', definition(), initialize(ASKABLE));
     sessions.end('own');
     await own.peer.closed;
-    expect(await codeOf(sessions.get('own', 'scripted'))).toBe('session_unknown');
+    expect(await codeOf(sessions.get('own', definition()))).toBe('session_unknown');
     const a = await sessions.open('a', definition(), initialize());
     await sessions.open('b', definition(), initialize());
     expect(textOf(await start(a.peer, 'a', 1, { action: 'count' }).answer)).toBe('1');
     sessions.end('a');
-    const { peer } = await sessions.get('b', 'scripted');
+    const { peer } = await sessions.get('b', definition());
     expect(textOf(await start(peer, 'b', 1, { action: 'count' }).answer)).toBe('2');
   });
 
   test('a session belongs to one server', async () => {
     await sessions.open('s', definition(), initialize());
-    expect(await codeOf(sessions.get('s', 'other'))).toBe('session_unknown');
+    expect(await codeOf(sessions.get('s', { name: 'other', machine: 'scripted' }))).toBe('session_unknown');
   });
 });
 
@@ -239,7 +239,7 @@ describe('when the process ends', () => {
     expect((error as MoorageError).message).not.toContain('last words');
     expect(warnings.join('\n')).toContain('last words');
     await peer.closed;
-    expect(await codeOf(sessions.get('s', 'scripted'))).toBe('session_unknown');
+    expect(await codeOf(sessions.get('s', definition()))).toBe('session_unknown');
     expect(await codeOf(start(peer, 's', 3, { action: 'echo' }).answer)).toBe('session_unknown');
   });
 

@@ -81,18 +81,18 @@ test('sessions go on in their processes, shared and own, and new ones join', asy
   const first = agent();
   for (const session of ['a', 'b']) await first.sessions.open(session, scripted, initialize({}));
   await first.sessions.open('c', scripted, initialize({ sampling: {} }));
-  const { peer } = await first.sessions.get('a', scripted.name);
+  const { peer } = await first.sessions.get('a', scripted);
   expect([await call(peer, 'a', 'count'), await call(peer, 'b', 'count')]).toEqual(['1', '2']);
   const carried = first.carry();
   await first.upstreams.close();
 
   const second = agent();
-  expect(takeOver(second, known(scripted), machine, carried)).toEqual({ kept: 2, ended: 0 });
-  const shared = (await second.sessions.get('b', scripted.name)).peer;
+  expect(takeOver(second, known(scripted), { machine, carry: carried })).toEqual({ kept: 2, ended: 0 });
+  const shared = (await second.sessions.get('b', scripted)).peer;
   expect(await call(shared, 'b', 'count')).toBe('3');
   await call(shared, 'a', 'changed');
   expect(second.unasked).toContainEqual(['a', 'b']);
-  expect(await call((await second.sessions.get('c', scripted.name)).peer, 'c', 'count')).toBe('1');
+  expect(await call((await second.sessions.get('c', scripted)).peer, 'c', 'count')).toBe('1');
   const { peer: joined } = await second.sessions.open('d', scripted, initialize({}));
   expect(await call(joined, 'd', 'count')).toBe('4');
   expect(processes.size).toBe(2);
@@ -109,8 +109,8 @@ test('a question that was open is answered through the next agent', async () => 
   const carried = first.carry();
   await first.upstreams.close();
   const second = agent();
-  takeOver(second, known(scripted), machine, carried);
-  const again = (await second.sessions.get('c', scripted.name)).peer;
+  takeOver(second, known(scripted), { machine, carry: carried });
+  const again = (await second.sessions.get('c', scripted)).peer;
   const heard = new Promise<string>((resolve) =>
     processes.get(1)?.stdout.on('data', (data: Buffer) => resolve(data.toString())),
   );
@@ -131,7 +131,7 @@ test('a lane goes on without asking for its server’s era again, and its number
   const carried = first.carry();
   await first.upstreams.close();
   const second = agent();
-  expect(takeOver(second, known(server), machine, carried)).toEqual({ kept: 1, ended: 0 });
+  expect(takeOver(second, known(server), { machine, carry: carried })).toEqual({ kept: 1, ended: 0 });
   expect(await pid(second)).toBe(before);
   expect(processes.size).toBe(1);
 });
@@ -144,11 +144,11 @@ test.each<[string, ServerDefinition[]]>([
   await first.sessions.open('a', scripted, initialize({}));
   const carried = first.carry();
   const second = agent();
-  expect(takeOver(second, known(...definitions), machine, carried)).toEqual({ kept: 0, ended: 1 });
+  expect(takeOver(second, known(...definitions), { machine, carry: carried })).toEqual({ kept: 0, ended: 1 });
   expect((await processes.get(1)?.exited)?.signal).toBe('SIGKILL');
-  await expect(second.sessions.get('a', scripted.name)).rejects.toMatchObject({ code: 'session_unknown' });
+  await expect(second.sessions.get('a', scripted)).rejects.toMatchObject({ code: 'session_unknown' });
 });
 
 test.each([undefined, null, 'rubbish', [null, {}, { stream: 9 }]])('nothing comes of %j', (carried) => {
-  expect(takeOver(agent(), known(scripted), machine, carried)).toEqual({ kept: 0, ended: 0 });
+  expect(takeOver(agent(), known(scripted), { machine, carry: carried })).toEqual({ kept: 0, ended: 0 });
 });

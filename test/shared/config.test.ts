@@ -76,6 +76,29 @@ describe('moorage.jsonc', () => {
       withServers({ a: { command: 'x', limits: { memory: '1 gig' } } }),
       /^mcpServers\.a\.limits\.memory: write a size/,
     ],
+    [
+      'an unknown isolation',
+      withServers({ a: { command: 'x', isolation: 'user' } }),
+      /^mcpServers\.a\.isolation: write "server" /,
+    ],
+    [
+      'isolation without a microVM',
+      withServers({ a: { command: 'x', runtime: 'process', isolation: 'principal' } }),
+      /^mcpServers\.a\.isolation: plain processes are not kept apart/,
+    ],
+    [
+      'servers of one machine that differ in isolation',
+      withServers({ a: { command: 'x', machine: 'm', isolation: 'principal' }, b: { command: 'x', machine: 'm' } }),
+      /^mcpServers\.b\.isolation: "a" shares machine "m"/,
+    ],
+    [
+      'a machine shared by servers that have one for each session',
+      withServers({
+        a: { command: 'x', machine: 'm', isolation: 'session' },
+        b: { command: 'x', machine: 'm', isolation: 'session' },
+      }),
+      /^mcpServers\.b\.machine: the machine of a session belongs to one server/,
+    ],
     ['too little memory', withServers({ a: { command: 'x', limits: { memory: '64M' } } }), /at least "128M"/],
     ['a name that is no path segment', withServers({ 'a/b': { command: 'x' } }), /^mcpServers\.a\/b: use letters/],
     ['a reserved name', withServers({ admin: { command: 'x' } }), /reserved/],

@@ -13,9 +13,10 @@ import { originApi } from '../../origin/api.ts';
 import type { Log } from '../../origin/log.ts';
 import { Machines } from '../../origin/machines.ts';
 import { machineDefinitions, type ServerDefinition, serverDefinitions } from '../../origin/server.ts';
-import { parseConfig } from '../../shared/config.ts';
+import { isolationOf, parseConfig } from '../../shared/config.ts';
 import { signGrant } from '../../shared/grant.ts';
 import type { JsonRpcMessage, JsonRpcResponse } from '../../shared/jsonrpc.ts';
+import { machineKeyOf } from '../../shared/machine-key.ts';
 import { ERA_HEADER, MESSAGES_PATH, REPLAY_HEADER, SESSION_PATH } from '../../shared/origin-api.ts';
 
 export const REVISION = '2026-07-28';
@@ -24,6 +25,8 @@ export interface SendOptions {
   readonly session: string;
   readonly server: string;
   readonly principal?: string;
+  /** Machine key in the grant; default: the right one. */
+  readonly machine?: string;
   readonly modern?: boolean;
   readonly replay?: boolean;
   readonly signal?: AbortSignal;
@@ -45,6 +48,7 @@ export interface Exchange {
 
 export interface OriginUnderTest {
   readonly parts: OriginParts;
+  readonly machines: Machines;
   readonly logged: string[];
   readonly unasked: { readonly sessions: readonly string[]; readonly message: JsonRpcMessage }[];
   readonly definitions: ReadonlyMap<string, ServerDefinition>;
@@ -90,10 +94,24 @@ export async function startOrigin(mcpServers: Record<string, object>): Promise<O
   });
   const pair = await generateKeyPair('EdDSA', { extractable: true });
   const key = (await importJWK(await exportJWK(pair.privateKey), 'EdDSA')) as CryptoKey;
-  const api = createServer(originApi({ ...parts, originId: 'o', edgeKey: pair.publicKey, servers: definitions, log }));
+  const api = createServer(
+    originApi({
+      ...parts,
+      originId: 'o',
+      edgeKey: pair.publicKey,
+      servers: definitions,
+      ended: (ended) => machines.ended(ended),
+      log,
+    }),
+  );
   await new Promise<void>((resolve) => api.listen(0, '127.0.0.1', resolve));
   const base = `http://127.0.0.1:${(api.address() as AddressInfo).port}`;
 
+  const machineOf = async ({ server, session, principal = 'p' }: SendOptions) => {
+    const definition = definitions.get(server);
+    if (!definition) return '';
+    return await machineKeyOf(definition.machine, isolationOf(definition.entry), { principal, session });
+  };
   const headersFor = async (options: SendOptions) => ({
     'content-type': 'application/json',
     authorization: `Bearer ${await signGrant(
@@ -102,7 +120,7 @@ export async function startOrigin(mcpServers: Record<string, object>): Promise<O
         origin: 'o',
         principal: options.principal ?? 'p',
         server: options.server,
-        machine: definitions.get(options.server)?.machine ?? '',
+        machine: options.machine ?? (await machineOf(options)),
         session: options.session,
       },
       Date.now(),
@@ -128,6 +146,7 @@ export async function startOrigin(mcpServers: Record<string, object>): Promise<O
   };
   return {
     parts,
+    machines,
     logged,
     unasked,
     definitions,
