@@ -1,31 +1,22 @@
 /**
- * Owns what stands between a server's entry in the configuration and its process: the machine's image, its boot, and the
- * command inside. The runtime is decided here, once: `vm`, or `process` where the configuration or the host says so.
+ * Owns the machines of the configuration: where each is placed, its boot, and the start of its servers' processes. The
+ * runtime is decided here, once: `vm`, or `process` where the configuration or the host says so.
  *
  * Invariant: an image is built at most once per machine at a time, and before the machine boots.
  */
 import { rm } from 'node:fs/promises';
-import { join, relative, resolve } from 'node:path';
+import { join, resolve } from 'node:path';
 import type { Isolation } from '../shared/config/isolation.ts';
 import { MoorageError } from '../shared/errors.ts';
 import type { TakenOver } from './bridge/take-over.ts';
 import type { ServerHost } from './bridge/upstreams.ts';
-import { type AppImage, ensureApp, packageFolderOf, type ServerRecipe } from './images/app.ts';
-import { ensureMachineImage } from './images/machine-image.ts';
-import { type CommandPlan, planCommand } from './images/npx.ts';
 import type { Log } from './log.ts';
 import { homeOf, noteOwner, noteUse, type Place, placesIn } from './places.ts';
 import { processMachine } from './process/driver.ts';
+import { type Provision, provision } from './provision.ts';
 import type { MachineDefinition, Own, ProcessDefinition, ServerDefinition } from './server.ts';
 import { type Lease, Supervisor } from './supervisor/supervisor.ts';
-import type {
-  MachineDriver,
-  MachineImage,
-  MachineSpec,
-  ProcessSpec,
-  RunningMachine,
-  ServerProcess,
-} from './vm/driver.ts';
+import type { MachineDriver, MachineSpec, ProcessSpec, RunningMachine, ServerProcess } from './vm/driver.ts';
 import { MachineError } from './vm/error.ts';
 
 export interface MachinesOptions {
@@ -59,11 +50,6 @@ export interface MachineListing {
   readonly owner?: string;
 }
 
-interface Built {
-  readonly image: MachineImage;
-  readonly app: AppImage;
-}
-
 /** Machines of single callers that one origin keeps, at most. */
 const MAX_OWN_MACHINES = 10_000;
 /** A session that was used within this time may live, in milliseconds: the edge ends silent ones after a day. */
@@ -76,7 +62,7 @@ export class Machines implements ServerHost {
   readonly #definitions: ReadonlyMap<string, MachineDefinition>;
   /** Machines of single callers, and when their use was last noted. */
   readonly #places = new Map<string, { readonly own: Own; notedAt: number }>();
-  readonly #images = new Map<string, Promise<Built>>();
+  readonly #provisions = new Map<string, Promise<Provision>>();
   #sleepers: Sleepers | undefined;
 
   constructor(options: MachinesOptions) {
@@ -100,7 +86,7 @@ export class Machines implements ServerHost {
   async prepare(keys: Iterable<string> = this.#definitions.keys()): Promise<void> {
     for (const key of keys) {
       const definition = this.#definitions.get(key);
-      if (definition && this.runtimeOf(definition.key) === 'vm') await this.#image(definition);
+      if (definition && this.runtimeOf(definition.key) === 'vm') await this.#provision(definition);
     }
   }
 
@@ -247,44 +233,22 @@ export class Machines implements ServerHost {
   async #spec(definition: MachineDefinition, place?: Place): Promise<MachineSpec> {
     const { memoryMiB, cpus, diskMiB } = definition;
     const key = place?.key ?? definition.key;
-    const { image } = await this.#image(definition);
+    const { image } = await this.#provision(definition);
     return { key, dir: this.#dir(key), image, memoryMiB, cpus, diskMiB, hostname: hostnameOf(key) };
   }
 
-  #image(definition: MachineDefinition): Promise<Built> {
-    const known = this.#images.get(definition.key);
+  #provision(definition: MachineDefinition): Promise<Provision> {
+    const { key } = definition;
+    const known = this.#provisions.get(key);
     if (known) return known;
-    const building = this.#build(definition);
-    this.#images.set(definition.key, building);
-    building.catch(() => this.#images.delete(definition.key));
+    const building = provision(definition, this.#options, (text) => this.#options.log.info(`machine ${key}: ${text}`));
+    this.#provisions.set(key, building);
+    building.catch(() => this.#provisions.delete(key));
     return building;
   }
 
-  async #build(definition: MachineDefinition): Promise<Built> {
-    const { cacheDir, log } = this.#options;
-    const progress = (text: string) => log.info(`machine ${definition.key}: ${text}`);
-    const servers: Record<string, ServerRecipe> = {};
-    for (const server of definition.servers) {
-      const plan = planCommand(server.entry.command, server.entry.args);
-      const files = await this.#files(server, plan);
-      servers[server.name] = { npm: plan.kind === 'npm' ? plan.npm : [], ...(files === undefined ? {} : { files }) };
-    }
-    const [image, app] = await Promise.all([
-      ensureMachineImage(cacheDir, progress),
-      ensureApp(cacheDir, { servers }, progress),
-    ]);
-    return { image: app.path === undefined ? image : { ...image, app: app.path }, app };
-  }
-
-  /** The host folder that goes into the image: the configured one, else the package that a script belongs to. */
-  async #files({ entry }: ProcessDefinition, plan: CommandPlan): Promise<string | undefined> {
-    const { configDir } = this.#options;
-    if (entry.files !== undefined) return resolve(configDir, entry.files);
-    return plan.kind === 'files' ? await packageFolderOf(resolve(configDir, plan.file)) : undefined;
-  }
-
   async #processSpec(server: ProcessDefinition): Promise<ProcessSpec> {
-    const { name, entry } = server;
+    const { entry } = server;
     const definition = this.#definitions.get(homeOf(server));
     if (!definition || this.runtimeOf(definition.key) === 'process') {
       const { configDir } = this.#options;
@@ -296,23 +260,7 @@ export class Machines implements ServerHost {
         cwd,
       };
     }
-    const { app } = await this.#image(definition);
-    const plan = planCommand(entry.command, entry.args);
-    const files = await this.#files(server, plan);
-    const folder = app.guestFolder(name);
-    const cwd = files === undefined ? `/data/${name}` : join(folder, 'files');
-    switch (plan.kind) {
-      case 'npm':
-        return { argv: [...(await app.resolveBin(name, plan.bin)), ...plan.args], env: entry.env, cwd };
-      case 'files': {
-        // With `files` a script's path is relative to that folder, else to the configuration.
-        const base = entry.files === undefined ? this.#options.configDir : (files ?? '');
-        const script = join(folder, 'files', relative(files ?? '', resolve(base, plan.file)));
-        return { argv: ['node', ...plan.nodeArgs, script, ...plan.args], env: entry.env, cwd };
-      }
-      case 'plain':
-        return { argv: plan.argv, env: entry.env, cwd };
-    }
+    return await (await this.#provision(definition)).processOf(server);
   }
 }
 

@@ -7,6 +7,7 @@
 import { type ParseError, parse, printParseErrorCode } from 'jsonc-parser';
 import { z } from 'zod';
 import { type AuthConfig, authSchema, LOOPBACK_ONLY } from './config/auth.ts';
+import { image } from './config/image.ts';
 import { type Isolation, isolation } from './config/isolation.ts';
 
 /** First path segments that are ours; a server cannot have such a name. */
@@ -119,6 +120,7 @@ const machineServer = z.strictObject({
     .default({}),
   /** A folder beside the configuration that goes into the machine's image, read-only base of the server's working directory. */
   files: z.string().min(1).optional(),
+  image,
   /** Servers that name the same machine share one. */
   machine: z
     .string()
@@ -318,6 +320,8 @@ export function parseConfigObject(value: unknown): Config {
       servers.set(name, checked.data);
       if (checked.data.runtime === 'process' && checked.data.sleep !== undefined)
         warnings.push(`mcpServers.${name}: sleep has no effect on a plain process`);
+      if (checked.data.runtime === 'process' && checked.data.image !== undefined)
+        warnings.push(`mcpServers.${name}: image has no effect on a plain process`);
     }
     const ignored = CLIENT_ONLY.filter((key) => typeof entry === 'object' && entry !== null && key in entry);
     if (ignored.length > 0)

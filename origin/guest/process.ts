@@ -26,8 +26,10 @@ import {
 } from './mux.ts';
 import { Terminal } from './terminal.ts';
 
+export const GUEST_PATH = '/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin';
+
 const BASE_ENV = {
-  PATH: '/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin',
+  PATH: GUEST_PATH,
   HOME: '/root',
   USER: 'root',
   LANG: 'C.UTF-8',

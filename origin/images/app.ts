@@ -1,17 +1,20 @@
 /**
- * The application image of a machine: each server's npm packages and files under /opt/mcp/<server>/, as one read-only
- * erofs. Its digest covers the specs and the contents of local folders, so an unchanged recipe is found, not rebuilt.
+ * The application image of a machine: each server's npm packages (node_modules), Python packages (python) and files under
+ * /opt/mcp/<server>/, as one read-only erofs. Its digest covers the specs and the contents of local folders, so an unchanged recipe is found, not rebuilt.
  */
 import { copyFile, link, lstat, mkdir, readdir, readlink, rm, symlink } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
 import { MachineError } from '../vm/error.ts';
 import { digestFolder, digestOf, ensureBuilt, isFolder, type Progress } from './cache.ts';
+import type { BinRef } from './command-plan.ts';
 import { packErofs } from './erofs.ts';
 import { ensureStage, findBin, isNodeProgram, type Stage } from './npm-stage.ts';
-import type { BinRef } from './npx.ts';
+import { ensurePipStage, findScript, type PipStage } from './pip-stage.ts';
 
 const VERSION = 1;
 const MAX_FILES_BYTES = 2 * 1024 * 1024 * 1024;
+/** The folder of a server's Python packages in its own: an environment of Python. */
+export const PYTHON = 'python';
 const SKIPPED = new Set(['.git', '.moorage']);
 
 /** What a machine's servers need. Names become folder names: letters, digits, dot, hyphen and underscore. */
@@ -22,8 +25,15 @@ export interface AppRecipe {
 export interface ServerRecipe {
   /** npm specs such as "@scope/name@1.2.3"; may be empty. */
   npm: readonly string[];
+  /** pip specs such as "name==1.2.3". */
+  pip?: readonly string[];
   /** Host folder copied to /opt/mcp/<server>/files. */
   files?: string;
+}
+
+interface Staged {
+  npm?: Stage;
+  pip?: PipStage;
 }
 
 export interface AppImage {
@@ -32,14 +42,16 @@ export interface AppImage {
   digest: string;
   /** Where a server's things are in the machine. */
   guestFolder(server: string): string;
-  /** The argv prefix that runs a package's program. Rejects with `app-bin-missing`. */
+  /** The argv prefix that runs an npm package's program. Rejects with `app-bin-missing`. */
   resolveBin(server: string, bin: BinRef | string): Promise<string[]>;
+  /** The same for a Python package. */
+  resolveScript(server: string, bin: BinRef): Promise<string[]>;
 }
 
 /** The image for a recipe: found by digest, else installed and packed. Rejects with a MachineError. */
 export async function ensureApp(cacheDir: string, recipe: AppRecipe, progress: Progress): Promise<AppImage> {
   const names = Object.keys(recipe.servers).sort();
-  const stages = new Map<string, Stage>();
+  const stages = new Map<string, Staged>();
   const inputs: unknown[] = [];
   for (const name of names) {
     if (!/^[a-z0-9][a-z0-9._-]*$/i.test(name)) {
@@ -48,10 +60,14 @@ export async function ensureApp(cacheDir: string, recipe: AppRecipe, progress: P
         `"${name}" cannot name a server: use letters, digits, "-", "_" and "."`,
       );
     }
-    const { npm = [], files } = recipe.servers[name] ?? { npm: [] };
-    const stage = npm.length > 0 ? await ensureStage(cacheDir, npm, progress) : undefined;
-    if (stage !== undefined) stages.set(name, stage);
-    inputs.push([name, stage?.digest ?? null, files === undefined ? null : await digestFiles(files)]);
+    const { npm = [], pip = [], files } = recipe.servers[name] ?? { npm: [] };
+    const stage: Staged = {};
+    if (npm.length > 0) stage.npm = await ensureStage(cacheDir, npm, progress);
+    if (pip.length > 0) stage.pip = await ensurePipStage(cacheDir, pip, progress);
+    if (npm.length + pip.length > 0) stages.set(name, stage);
+    const packages =
+      stage.pip === undefined ? (stage.npm?.digest ?? null) : [stage.npm?.digest ?? null, stage.pip.digest];
+    inputs.push([name, packages, files === undefined ? null : await digestFiles(files)]);
   }
   const digest = digestOf({ kind: 'app', version: VERSION, inputs });
   const empty = names.every((name) => !stages.has(name) && recipe.servers[name]?.files === undefined);
@@ -63,12 +79,18 @@ export async function ensureApp(cacheDir: string, recipe: AppRecipe, progress: P
     digest,
     guestFolder,
     async resolveBin(server, bin) {
-      const stage = stages.get(server);
+      const stage = stages.get(server)?.npm;
       const ref = typeof bin === 'string' ? { package: bin } : bin;
       if (stage === undefined) throw new MachineError('app-bin-missing', `server "${server}" installs no packages`);
       const path = await findBin(stage, ref);
       const inGuest = join(guestFolder(server), path);
       return (await isNodeProgram(join(stage.folder, path))) ? ['node', inGuest] : [inGuest];
+    },
+    async resolveScript(server, bin) {
+      const stage = stages.get(server)?.pip;
+      if (stage === undefined) throw new MachineError('app-bin-missing', `server "${server}" installs no packages`);
+      const folder = join(guestFolder(server), PYTHON);
+      return [join(folder, 'bin/python'), join(folder, await findScript(stage, bin))];
     },
   };
 }
@@ -94,7 +116,7 @@ async function digestFiles(folder: string): Promise<string> {
 async function pack(
   to: string,
   recipe: AppRecipe,
-  stages: ReadonlyMap<string, Stage>,
+  stages: ReadonlyMap<string, Staged>,
   progress: Progress,
 ): Promise<void> {
   progress('packing application image');
@@ -104,7 +126,8 @@ async function pack(
     const target = join(root, guestFolder(name));
     await mkdir(target, { recursive: true });
     const stage = stages.get(name);
-    if (stage !== undefined) await replicate(stage.folder, target, budget, true);
+    if (stage?.npm !== undefined) await replicate(stage.npm.folder, target, budget, true);
+    if (stage?.pip !== undefined) await replicate(stage.pip.venv, join(target, PYTHON), budget, true);
     if (server.files !== undefined) await replicate(resolve(server.files), join(target, 'files'), budget, false);
   }
   await packErofs(root, join(to, 'app.erofs'));

@@ -2,7 +2,8 @@
  * Files from the host distribution's own packages, without installing anything and without root: apt picks, downloads
  * and verifies them, dpkg unpacks them into a folder.
  */
-import { mkdir, mkdtemp, readdir, rm } from 'node:fs/promises';
+import { createHash } from 'node:crypto';
+import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { findTool, run } from '../vm/command.ts';
 import { MachineError } from '../vm/error.ts';
@@ -78,6 +79,52 @@ export async function unpackPackages(
       await run('dpkg', ['-x', join(folder, archive), target], { code: 'image-build-failed' });
     }
     return archives;
+  } finally {
+    await rm(folder, { recursive: true, force: true });
+  }
+}
+
+/** One package as it was used. */
+export interface DebianPackage {
+  /** File name of the archive: name, version, architecture. */
+  file: string;
+  sha256: string;
+}
+
+/**
+ * Unpacks packages (`name` or `name=version`) with all that they depend on into `target`, as if nothing were there yet;
+ * their maintainer scripts do not run. Rejects with `package-unavailable`, or `image-build-failed`.
+ */
+export async function unpackWithDependencies(
+  source: PackageSource,
+  names: readonly string[],
+  target: string,
+): Promise<DebianPackage[]> {
+  const folder = await mkdtemp(`${target}-apt-`);
+  try {
+    // Nothing is installed in the eyes of this status, so apt names everything.
+    await writeFile(join(folder, 'status'), '');
+    await mkdir(join(folder, 'archives', 'partial'), { recursive: true });
+    const options = [`Dir::State::status=${folder}/status`, `Dir::Cache=${folder}`, 'Debug::NoLocking=true'];
+    const flags = [...source.options, ...options.flatMap((option) => ['-o', option]), '--no-install-recommends'];
+    await run('apt-get', [...flags, '-qq', '-y', '--download-only', 'install', ...names], {
+      code: 'package-unavailable',
+      timeoutMs: 900_000,
+    });
+    const files = (await readdir(join(folder, 'archives'))).filter((name) => name.endsWith('.deb')).sort();
+    await mkdir(target, { recursive: true });
+    const packages: DebianPackage[] = [];
+    for (const file of files) {
+      const path = join(folder, 'archives', file);
+      await run('dpkg', ['-x', path, target], { code: 'image-build-failed' });
+      packages.push({
+        file,
+        sha256: createHash('sha256')
+          .update(await readFile(path))
+          .digest('hex'),
+      });
+    }
+    return packages;
   } finally {
     await rm(folder, { recursive: true, force: true });
   }

@@ -2,7 +2,7 @@
  * The initial RAM disk: busybox, the modules and one script, packed without root by our own cpio writer.
  *
  * The script says that the kernel reached user space (which is also all that the KVM probe wants), loads the modules,
- * joins base, applications and the machine's disk into one root, and hands over to the base's init.
+ * joins base, system packages, applications and the machine's disk into one root, and hands over to the base's init.
  * On the machine's disk: `upper` and `work` (overlayfs), `data` (mounted at /data).
  */
 import { readFile, writeFile } from 'node:fs/promises';
@@ -35,6 +35,7 @@ while [ -z "$data" ] || [ -z "$base" ]; do
     [ -e "$disk/serial" ] && read -r serial <"$disk/serial"
     case "$serial" in
       base) base=/dev/\${disk##*/} ;;
+      system) system=/dev/\${disk##*/} ;;
       app) app=/dev/\${disk##*/} ;;
       data) data=/dev/\${disk##*/} ;;
     esac
@@ -46,9 +47,13 @@ done
 fail() { echo "moorage: cannot mount $1"; reboot -f; }
 mount -t erofs -o ro "$base" /base || fail "the base image"
 lower=/base
+if [ -n "$system" ]; then
+  mount -t erofs -o ro "$system" /system || fail "the system image"
+  lower=/system:$lower
+fi
 if [ -n "$app" ]; then
   mount -t erofs -o ro "$app" /app || fail "the application image"
-  lower=/app:/base
+  lower=/app:$lower
 fi
 mount -t ext4 -o rw,noatime,noinit_itable "$data" /disk || fail "the machine's disk"
 [ -d /disk/upper ] || mkdir -p /disk/upper /disk/work /disk/data
@@ -82,7 +87,7 @@ export async function ensureInitrd(
 }
 
 async function entries(kernel: Kernel, userland: Userland): Promise<CpioEntry[]> {
-  const folders = ['bin', 'modules', 'proc', 'sys', 'dev', 'root', 'base', 'app', 'disk'];
+  const folders = ['bin', 'modules', 'proc', 'sys', 'dev', 'root', 'base', 'system', 'app', 'disk'];
   const list: CpioEntry[] = folders.map((path) => ({ type: 'folder', path }));
   list.push({ type: 'file', path: 'init', mode: 0o755, content: Buffer.from(INIT) });
   list.push({ type: 'file', path: 'bin/busybox', mode: 0o755, content: await readFile(userland.busybox) });

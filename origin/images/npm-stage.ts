@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { requireTool, run } from '../vm/command.ts';
 import { MachineError } from '../vm/error.ts';
 import { digestOf, ensureBuilt, type Progress } from './cache.ts';
-import type { BinRef } from './npx.ts';
+import type { BinRef } from './command-plan.ts';
 
 const VERSION = 1;
 

@@ -51,6 +51,7 @@ export function qemuArguments(options: ArgumentOptions): string[] {
   args.push('-chardev', 'socket,id=qmp,fd=3', '-mon', 'chardev=qmp,mode=control');
   args.push('-chardev', 'stdio,id=console,signal=off', '-serial', 'chardev:console');
   args.push(...readOnlyDisk('base', image.base));
+  if (image.system !== undefined) args.push(...readOnlyDisk('system', image.system));
   if (image.app !== undefined) args.push(...readOnlyDisk('app', image.app));
   args.push(
     '-blockdev',

@@ -62,7 +62,9 @@ export interface MachineImage {
   initrd: string;
   /** Read-only root file system (erofs). */
   base: string;
-  /** Read-only applications (erofs), laid over the base; absent for a bare machine. */
+  /** Packages of the distribution (erofs), laid over the base. */
+  system?: string;
+  /** Read-only applications (erofs), laid over both; absent for a bare machine. */
   app?: string;
 }
 

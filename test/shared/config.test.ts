@@ -51,6 +51,25 @@ describe('moorage.jsonc', () => {
     expect(plain.warnings).toEqual(['mcpServers.a: sleep has no effect on a plain process']);
   });
 
+  test('an image names packages of three registries', () => {
+    const image = { pip: ['a[x]==1.0', 'b>=1,<2'], apt: ['git', 'libssl3=3.0.1-1', 'g++'], npm: ['@s/a@^1', 'b'] };
+    const config = parseConfig(withServers({ a: { command: 'x', image } }));
+    expect(config.servers.get('a')).toMatchObject({ image: { ...image, base: 'node' } });
+  });
+
+  test.each([
+    ['pip', '-r /etc/passwd'],
+    ['pip', 'a @ https://example.com/a.whl'],
+    ['pip', 'a==1,'],
+    ['apt', 'git-'],
+    ['apt', '-o=x'],
+    ['npm', '--prefix=/'],
+    ['npm', './folder'],
+  ])('what is no package of %s is refused: %s', (kind, spec) => {
+    const [problem] = problems(withServers({ a: { command: 'x', image: { [kind]: [spec] } } }));
+    expect(problem).toMatch(`mcpServers.a.image.${kind}.0: write a`);
+  });
+
   test.each([
     [
       'a bad time of sleep',

@@ -1,0 +1,113 @@
+/**
+ * Owns what stands between a server's entry in the configuration and its process in a microVM: the image that its machine
+ * boots from, and the command inside.
+ */
+import { join, relative, resolve } from 'node:path';
+import { GUEST_PATH } from './guest/process.ts';
+import { ensureApp, PYTHON, packageFolderOf, type ServerRecipe } from './images/app.ts';
+import type { Progress } from './images/cache.ts';
+import type { CommandPlan } from './images/command-plan.ts';
+import { ensureMachineImage } from './images/machine-image.ts';
+import { planCommand } from './images/plan.ts';
+import { ensureSystem, PYTHON_PACKAGE } from './images/system.ts';
+import type { MachineDefinition, ProcessDefinition } from './server.ts';
+import type { MachineImage, ProcessSpec } from './vm/driver.ts';
+
+/** A machine whose image is there. */
+export interface Provision {
+  readonly image: MachineImage;
+  /** How the process of one of its servers is started. Rejects with `app-bin-missing`. */
+  processOf(server: ProcessDefinition): Promise<ProcessSpec>;
+}
+
+export interface ProvisionOptions {
+  readonly cacheDir: string;
+  /** Folder of the configuration: `files` are relative to it. */
+  readonly configDir: string;
+}
+
+/** Finds or builds everything that the machine's servers need. Rejects with a MachineError. */
+export async function provision(
+  { servers }: MachineDefinition,
+  options: ProvisionOptions,
+  progress: Progress,
+): Promise<Provision> {
+  const { cacheDir, configDir } = options;
+  const plans = new Map(servers.map((server) => [server.name, planOf(server)] as const));
+  const recipes: Record<string, ServerRecipe> = {};
+  for (const server of servers) {
+    const plan = plans.get(server.name);
+    const { npm = [], pip = [] } = server.entry.image ?? {};
+    const files = plan && (await filesOf(server, plan, configDir));
+    recipes[server.name] = {
+      npm: [...npm, ...(plan?.kind === 'npm' ? plan.npm : [])],
+      pip: [...pip, ...(plan?.kind === 'pip' ? plan.pip : [])],
+      ...(files === undefined ? {} : { files }),
+    };
+  }
+  const packages = systemPackages(servers, [...plans.values()]);
+  const [image, system, app] = await Promise.all([
+    ensureMachineImage(cacheDir, progress),
+    packages.length > 0 ? ensureSystem(cacheDir, packages, progress) : undefined,
+    ensureApp(cacheDir, { servers: recipes }, progress),
+  ]);
+  return {
+    image: {
+      ...image,
+      ...(system === undefined ? {} : { system: system.path }),
+      ...(app.path === undefined ? {} : { app: app.path }),
+    },
+    async processOf(server) {
+      const { name, entry } = server;
+      const plan = planOf(server);
+      const files = recipes[name]?.files;
+      const folder = app.guestFolder(name);
+      const cwd = files === undefined ? `/data/${name}` : join(folder, 'files');
+      const own = [join(folder, PYTHON, 'bin'), join(folder, 'node_modules/.bin')];
+      const env = entry.image === undefined ? entry.env : { PATH: [...own, GUEST_PATH].join(':'), ...entry.env };
+      switch (plan.kind) {
+        case 'npm':
+          return { argv: [...(await app.resolveBin(name, plan.bin)), ...plan.args], env, cwd };
+        case 'pip': {
+          const path = [own[0], GUEST_PATH].join(':');
+          return {
+            argv: [...(await app.resolveScript(name, plan.bin)), ...plan.args],
+            env: { PATH: path, ...env },
+            cwd,
+          };
+        }
+        case 'files': {
+          // With `files` a script's path is relative to that folder, else to the configuration.
+          const base = entry.files === undefined ? configDir : (files ?? '');
+          const script = join(folder, 'files', relative(files ?? '', resolve(base, plan.file)));
+          return { argv: [plan.interpreter, ...plan.flags, script, ...plan.args], env, cwd };
+        }
+        case 'plain':
+          return { argv: plan.argv, env, cwd };
+      }
+    },
+  };
+}
+
+const planOf = ({ entry }: ProcessDefinition): CommandPlan =>
+  planCommand(entry.command, entry.args, { image: entry.image !== undefined, files: entry.files !== undefined });
+
+/** The host folder that goes into the image: the configured one, else the package that a script belongs to. */
+async function filesOf(
+  { entry }: ProcessDefinition,
+  plan: CommandPlan,
+  configDir: string,
+): Promise<string | undefined> {
+  if (entry.files !== undefined) return resolve(configDir, entry.files);
+  return plan.kind === 'files' ? await packageFolderOf(resolve(configDir, plan.file)) : undefined;
+}
+
+/** The distribution's packages that the servers of a machine need together: its root is one. */
+function systemPackages(servers: readonly ProcessDefinition[], plans: readonly CommandPlan[]): string[] {
+  const images = servers.map(({ entry }) => entry.image);
+  const python =
+    plans.some((plan) => plan.kind === 'pip' || (plan.kind === 'files' && plan.interpreter === 'python3')) ||
+    plans.some((plan) => plan.kind === 'plain' && plan.python === true) ||
+    images.some((image) => image?.base === 'python' || (image?.pip.length ?? 0) > 0);
+  return [...new Set([...images.flatMap((image) => image?.apt ?? []), ...(python ? [PYTHON_PACKAGE] : [])])].sort();
+}
