@@ -24,4 +24,9 @@ export const COMMANDS: Readonly<Record<string, Entry>> = {
     summary: 'list the machines of the router that runs here, with their states',
     load: () => import('./machines.ts'),
   },
+  policy: {
+    call: 'policy explain',
+    summary: 'say whether a caller may use a tool, and which rule of "access" decides it',
+    load: () => import('./policy.ts'),
+  },
 };

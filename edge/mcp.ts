@@ -23,6 +23,7 @@ import { toldBy } from './discovery/view.ts';
 import { type Carried, dispatch, viewOf } from './dispatch.ts';
 import { answerAtEdge } from './edge-servers/answer.ts';
 import { type Env, endIdleAfterOf, sessionKeyOf } from './env.ts';
+import { guarded, guardedStream } from './guard/guard.ts';
 import { isModern } from './modern/classify.ts';
 import { serveModern } from './modern/serve.ts';
 import { unwrap } from './outcome.ts';
@@ -76,10 +77,12 @@ export async function serveMcp(exchange: Exchange): Promise<Response> {
         }
         const read = { message: parseMessage(value), bytes };
         if (isRequest(read.message)) id = read.message.id;
-        return isModern(read.message, header) ? await serveModern(exchange, read) : await post(exchange, read);
+        return await guarded(exchange, read.message, () =>
+          isModern(read.message, header) ? serveModern(exchange, read) : post(exchange, read),
+        );
       }
       case 'GET':
-        return await get(exchange);
+        return await guardedStream(exchange, () => get(exchange));
       case 'DELETE':
         return await end(exchange);
       default:

@@ -7,7 +7,6 @@
 import { type Context, Hono } from 'hono';
 import { MoorageError } from '../shared/errors.ts';
 import { LINK_PATH } from '../shared/link.ts';
-import { coversServer } from '../shared/scopes.ts';
 import { administration } from './admin/admin.ts';
 import { serveAggregate } from './aggregate/serve.ts';
 import { authenticate } from './auth/authenticate.ts';
@@ -18,6 +17,7 @@ import { ALL_SERVERS, type Resource, serverResource } from './auth/resource.ts';
 import { authOf, baseOf } from './auth/settings.ts';
 import { directoryOf } from './directory/object.ts';
 import type { Env } from './env.ts';
+import { visible } from './guard/guard.ts';
 import { type Exchange, SESSION_HEADER, serveMcp } from './mcp.ts';
 import { acceptLink } from './origin/accept.ts';
 import { respondError } from './respond.ts';
@@ -92,9 +92,9 @@ routes.get(`${METADATA_PATH}/:server/mcp`, (context) => metadata(context, server
 
 routes.get('/', async (context) => {
   const { env, req } = context;
-  const { scopes } = await authenticate(req.raw, env, ALL_SERVERS);
+  const principal = await authenticate(req.raw, env, ALL_SERVERS);
   const base = baseOf(env, new URL(req.url));
-  const servers = (await directoryOf(env).list()).filter((server) => coversServer(scopes, server));
+  const servers = visible(env, principal, await directoryOf(env).list());
   return context.json({ servers: servers.map((name) => ({ name, url: `${base}/${name}/mcp` })) });
 });
 

@@ -25,6 +25,8 @@ export interface Settings {
   readonly MOORAGE_SESSION_SHARDS?: string;
   /** JSON: `{ servers: [glob …], tools: [glob …] }`, what `/mcp` shows. Unset: everything. */
   readonly MOORAGE_AGGREGATE?: string;
+  /** JSON: the `access` block of the configuration, who may use what. Unset: whoever is let in may use everything. */
+  readonly MOORAGE_ACCESS?: string;
 }
 
 /** Bindings never change within an isolate, so each text is parsed once; keyed by the text because tests may change it. */

@@ -8,5 +8,6 @@ export function edgeSettings(config: Config, owner: JWK): EdgeSettings {
   return {
     MOORAGE_AUTH: JSON.stringify(config.auth),
     MOORAGE_OWNER_KEY: JSON.stringify(owner),
+    MOORAGE_ACCESS: config.access && JSON.stringify(config.access),
   };
 }

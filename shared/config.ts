@@ -6,6 +6,7 @@
  */
 import { type ParseError, parse, printParseErrorCode } from 'jsonc-parser';
 import { z } from 'zod';
+import { type Access, access } from './config/access.ts';
 import { type AuthConfig, authSchema, LOOPBACK_ONLY } from './config/auth.ts';
 import { image } from './config/image.ts';
 import { type Isolation, isolation } from './config/isolation.ts';
@@ -248,6 +249,7 @@ export const configSchema = z.strictObject({
   aggregate: z
     .strictObject({ servers: globs.default(['*']), tools: globs.default(['*']) })
     .default({ servers: ['*'], tools: ['*'] }),
+  access: access.optional(),
   origin: z
     .strictObject({
       id: z
@@ -275,6 +277,8 @@ export interface Config {
   };
   readonly auth: AuthConfig;
   readonly aggregate: { readonly servers: readonly string[]; readonly tools: readonly string[] };
+  /** Who may use what; undefined: whoever is let in may use everything. */
+  readonly access?: Access | undefined;
   readonly origin: { readonly id: string; readonly listen?: string | undefined };
   /** Things that were read and have no effect, worth one line to the owner. */
   readonly warnings: readonly string[];
@@ -330,8 +334,8 @@ export function parseConfigObject(value: unknown): Config {
   problems.push(...machineProblems(servers));
   if (servers.size === 0 && problems.length === 0) problems.push('mcpServers: add at least one server');
   if (problems.length > 0) throw new ConfigError(problems);
-  const { edge, auth, origin, aggregate } = parsed.data;
-  return { servers, edge, auth, origin, aggregate, warnings };
+  const { edge, auth, origin, aggregate, access } = parsed.data;
+  return { servers, edge, auth, origin, aggregate, access, warnings };
 }
 
 function parseEntry(entry: unknown): z.ZodSafeParseResult<ServerEntry> {

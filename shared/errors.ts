@@ -42,6 +42,9 @@ export const ERROR_CODES = {
   body_too_large: refused(413),
   unsupported_media_type: refused(415),
   forbidden_origin: refused(403),
+  // What the policy keeps from the caller: the server, or one thing of a server that it may use.
+  forbidden_server: refused(403),
+  forbidden: failed(403),
   authentication_required: refused(401),
   insufficient_scope: refused(403),
   grant_invalid: refused(401),

@@ -1,10 +1,13 @@
 /** Owns which servers `/mcp` shows, what it says of itself, and which of them a request is for. */
 import { MoorageError } from '../../shared/errors.ts';
+import { passes } from '../../shared/glob.ts';
 import type { JsonRpcRequest } from '../../shared/jsonrpc.ts';
+import type { Principal } from '../../shared/principal.ts';
 import { directoryOf } from '../directory/object.ts';
 import { aggregateSettingsOf, type Env } from '../env.ts';
+import { visible } from '../guard/guard.ts';
 import { findHashed, type ListPage } from './lists.ts';
-import { candidates, passes, readName, type UriNames } from './names.ts';
+import { candidates, readName, type UriNames } from './names.ts';
 import { targetOf } from './rewrite.ts';
 
 /** What `/mcp` can do as a whole: a server that lacks one of it adds nothing to it. */
@@ -19,10 +22,11 @@ export const SERVER_INFO = { name: 'moorage', title: 'Moorage', version: '1' };
 export const INSTRUCTIONS =
   'Several MCP servers behind one address. A tool or prompt "a__b" is "b" of server "a"; a resource "a+uri" is "uri" of server "a".';
 
-/** Names of the servers that are shown, sorted. */
-export async function serversOf(env: Env): Promise<string[]> {
+/** Names of the servers that are shown to `principal`, sorted. */
+export async function serversOf({ env, principal }: { env: Env; principal: Principal }): Promise<string[]> {
   const { servers } = aggregateSettingsOf(env);
-  return (await directoryOf(env).list()).filter((server) => passes(server, servers));
+  const all = (await directoryOf(env).list()).filter((server) => passes(server, servers));
+  return visible(env, principal, all);
 }
 
 export interface Finding {

@@ -7,7 +7,8 @@
  * Invariant: the same servers with the same lists give the same result, whatever the order in which they answer.
  */
 import { MoorageError, toMoorageError } from '../../shared/errors.ts';
-import { expose, passes, type UriNames } from './names.ts';
+import { passes } from '../../shared/glob.ts';
+import { expose, type UriNames } from './names.ts';
 
 /** One page of one server's list. */
 export type ListPage = (server: string, cursor: string | undefined) => Promise<Readonly<Record<string, unknown>>>;

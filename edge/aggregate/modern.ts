@@ -55,7 +55,7 @@ export async function serveAggregateModern(exchange: AggregateExchange, message:
       cacheScope: 'private',
     });
   }
-  const servers = await serversOf(env);
+  const servers = await serversOf(exchange);
   const uris = await UriNames.of(servers);
   const { tools } = aggregateSettingsOf(env);
   const leaving = new AbortController();

@@ -79,27 +79,6 @@ export class UriNames {
   }
 }
 
-/** Whether `name` passes `patterns`: globs with "*", of which those with "!" take away what the others let in. */
-export function passes(name: string, patterns: readonly string[]): boolean {
-  const matches = (pattern: string) => {
-    // Greedy matching of the pieces between stars needs no backtracking, so no pattern can be made slow.
-    const pieces = pattern.split('*');
-    const [first = '', ...rest] = pieces;
-    if (rest.length === 0) return name === pattern;
-    const last = rest.pop() ?? '';
-    if (!name.startsWith(first) || name.length < first.length + last.length || !name.endsWith(last)) return false;
-    let at = first.length;
-    for (const piece of rest) {
-      const found = name.indexOf(piece, at);
-      if (found === -1 || found + piece.length > name.length - last.length) return false;
-      at = found + piece.length;
-    }
-    return true;
-  };
-  const allowed = patterns.some((pattern) => !pattern.startsWith('!') && matches(pattern));
-  return allowed && !patterns.some((pattern) => pattern.startsWith('!') && matches(pattern.slice(1)));
-}
-
 async function digest(text: string): Promise<string> {
   const bytes = new Uint8Array(await crypto.subtle.digest('SHA-256', new TextEncoder().encode(text)));
   return [...bytes.subarray(0, 4)].map((byte) => byte.toString(16).padStart(2, '0')).join('');

@@ -126,7 +126,7 @@ async function request(
     await members.tell({ ...message, id: 'moorage-level' });
     return resultResponse(message, {});
   }
-  const servers = await serversOf(exchange.env);
+  const servers = await serversOf(exchange);
   const uris = await UriNames.of(servers);
   const { tools } = aggregateSettingsOf(env);
   const page = (of: string) => (server: string, cursor: string | undefined) => {
@@ -178,7 +178,7 @@ async function get(exchange: AggregateExchange): Promise<Response> {
     throw new MoorageError('not_acceptable', 'The stream of a session is text/event-stream: Accept must list it.');
   }
   const { session, state } = await admit(exchange);
-  const uris = await UriNames.of(await serversOf(exchange.env));
+  const uris = await UriNames.of(await serversOf(exchange));
   const at = readMemberEventId(request.headers.get('last-event-id'));
   if (at) return await resume(exchange, state, uris, at);
   return await openAggregateStream({

@@ -16,6 +16,7 @@ import { MoorageError } from '../../shared/errors.ts';
 import { failure, isRequest, type JsonRpcMessage } from '../../shared/jsonrpc.ts';
 import { directoryOf } from '../directory/object.ts';
 import { sessionKeyOf } from '../env.ts';
+import { checkServer, visible } from '../guard/guard.ts';
 import { laneId } from '../lane/id.ts';
 import { joinStream, laneOf } from '../lane/object.ts';
 import { type Exchange, SESSION_HEADER, serveMcp } from '../mcp.ts';
@@ -35,9 +36,10 @@ export async function openSse(exchange: Exchange): Promise<Response> {
     if (!accepts(request.headers.get('accept'), ['text/event-stream'])) {
       throw new MoorageError('not_acceptable', 'This is a stream of text/event-stream: Accept must list it.');
     }
+    checkServer(exchange);
     if (!Object.hasOwn(edgeServers, server)) {
       const found = await directoryOf(env).resolve(server);
-      if (!('route' in found)) throw unknownServer(server, found.servers);
+      if (!('route' in found)) throw unknownServer(server, visible(env, exchange.principal, found.servers));
     }
     const id = crypto.randomUUID().replaceAll('-', '');
     const socket = await joinStream(env, await laneOfExchange(exchange), id);

@@ -42,6 +42,7 @@ describe('moorage', () => {
     [['up', 'now'], 2, 'takes no arguments'],
     [['up', '--port', 'x'], 2, '--port takes a number'],
     [['stdio'], 2, 'Which server?'],
+    [['policy', 'notes'], 2, 'moorage policy explain'],
     [['machines', '--state', empty], 2, 'No router runs here'],
   ])('%j: exit code %d and %s', (args, code, text) => {
     const result = moorage(...args);

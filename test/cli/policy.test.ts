@@ -1,0 +1,31 @@
+import { expect, test } from 'vitest';
+import { explained } from '../../cli/policy.ts';
+import { parseConfigObject } from '../../shared/config.ts';
+import { decide } from '../../shared/policy.ts';
+import { ANONYMOUS } from '../../shared/principal.ts';
+
+test('a decision is told with the rule that made it, and what kept the others from applying', () => {
+  const { access } = parseConfigObject({
+    mcpServers: { notes: { command: 'x' } },
+    access: [
+      { who: '*', servers: ['notes'] },
+      { who: '*', tools: ['delete_*'], effect: 'deny' },
+      { who: 'group:ops', tools: ['query'] },
+    ],
+  });
+  const say = (name: string) =>
+    explained(decide(access, ANONYMOUS, { kind: 'tool', server: 'notes', name }), access).split('\n');
+  expect(say('delete_page')).toEqual([
+    'refused: access.1 denies it, and a rule that denies wins.',
+    '',
+    'RULE      EFFECT  WHO        HERE',
+    'access.0  allow   *          applies',
+    'access.1  deny    *          applies',
+    'access.2  allow   group:ops  is about other callers',
+    '',
+  ]);
+  expect(say('query')[0]).toBe('allowed: access.0 allows it, and no rule denies it.');
+  expect(explained(decide(undefined, ANONYMOUS, { kind: 'server', server: 'x' }), undefined)).toMatch(
+    /^allowed: .*no "access"/,
+  );
+});

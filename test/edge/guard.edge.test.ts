@@ -1,0 +1,183 @@
+/** What stands between clients and servers, in a real workerd: who may use what, in both eras and by every way in. */
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { EventReader, edgeUnderTest, type UnderTest, WireClient } from './edge-under-test.ts';
+import { fresh, lists } from './listing-origin.ts';
+import { postModern } from './modern-client.ts';
+import { plain, result, type ScriptedLink } from './scripted-origin.ts';
+
+type Json = Record<string, unknown>;
+
+/** The response in an answer, JSON or a stream. */
+async function answerOf(response: Response): Promise<Json> {
+  const isStream = response.headers.get('content-type')?.startsWith('text/event-stream');
+  return isStream ? ((await new EventReader(response).message()) ?? {}) : ((await response.json()) as Json);
+}
+
+describe('the policy', () => {
+  let edge: UnderTest;
+  let link: ScriptedLink;
+  beforeAll(async () => {
+    edge = await edgeUnderTest(
+      {},
+      {
+        settings: {
+          MOORAGE_ACCESS: JSON.stringify([
+            {
+              who: ['*'],
+              servers: ['notes'],
+              tools: ['look', 'query'],
+              effect: 'allow',
+              arguments: { limit: { max: 9, optional: true } },
+            },
+            { who: ['*'], servers: ['notes'], tools: ['write'], effect: 'allow' },
+            { who: ['sub:anonymous'], servers: ['*'], tools: ['write'], effect: 'deny' },
+            { who: ['*'], servers: ['copied'], tools: ['again'], effect: 'allow' },
+            { who: ['sub:somebody else'], servers: ['*'], effect: 'allow' },
+          ]),
+        },
+      },
+    );
+    edge.origin.handler = (arrived, response) => {
+      const { message } = arrived;
+      if ('method' in message && message.method === 'tools/list' && message.params?.cursor === undefined) {
+        const tools = ['look', 'write', 'query'].map((name) => ({ name, inputSchema: { type: 'object', maximum: 1 } }));
+        // Slow enough for a stream, and with a number that no double holds.
+        response.writeHead(200, { 'content-type': 'text/event-stream' });
+        response.write(': open\n\n');
+        const text = JSON.stringify(result(message, { tools, nextCursor: 'two' })).replaceAll(
+          ':1}',
+          ':9007199254740993}',
+        );
+        response.end(`id: o.aaaaaaaaaa.1\nevent: message\ndata: ${text}\n\n`);
+        return;
+      }
+      if (!lists(fresh(), arrived, response)) plain(arrived, response);
+    };
+    link = await edge.dial();
+    await link.hello(['notes', 'hidden']);
+  });
+  afterAll(async () => {
+    link.close();
+    await edge.stop();
+  });
+
+  const client = async (server = 'notes') => {
+    const opened = new WireClient(() => edge.url, server);
+    await opened.initialize();
+    return opened;
+  };
+
+  test('lists show what may be used, live and as a stream, and their pages and numbers stay', async () => {
+    const notes = await client();
+    const listed = await notes.post({ jsonrpc: '2.0', id: 1, method: 'tools/list' });
+    const text = await listed.text();
+    expect(text).toContain('id: o.aaaaaaaaaa.1\n');
+    expect(text).toContain('"maximum":9007199254740993');
+    const { result: first } = JSON.parse(/^data: (.*)$/m.exec(text)?.[1] ?? '') as { result: Json };
+    expect((first.tools as Json[]).map(({ name }) => name)).toEqual(['look', 'query']);
+    expect(first.nextCursor).toBe('two');
+    // Nothing of the second page may be used: it is there, and empty.
+    expect((await notes.call('tools/list', { cursor: 'two' })).result).toEqual({ tools: [] });
+    expect((await notes.call('prompts/list')).result).toEqual({ prompts: [] });
+  });
+
+  test('the same without sessions', async () => {
+    const listed = await postModern(`${edge.url}/notes/mcp`, 'tools/list');
+    expect(await new EventReader(listed).message()).toMatchObject({
+      result: { tools: [{ name: 'look' }, { name: 'query' }] },
+    });
+    const called = await postModern(`${edge.url}/notes/mcp`, 'tools/call', { name: 'write', arguments: {} });
+    expect(called.status).toBe(200);
+    expect(await called.json()).toMatchObject({ id: 1, error: { data: { code: 'forbidden' } } });
+  });
+
+  test('what is refused does not reach the server, whether or not it exists there', async () => {
+    const notes = await client();
+    const before = edge.origin.arrived.length;
+    const [hidden, missing] = [
+      await notes.call('tools/call', { name: 'write' }),
+      await notes.call('tools/call', { name: 'w' }),
+    ];
+    const words = (answer: Json) => (answer.error as { message: string }).message.replace(/"w(rite)?"/, '');
+    expect(words(hidden)).toBe(words(missing));
+    expect(hidden).toMatchObject({ error: { data: { code: 'forbidden' } } });
+    for (const [method, params] of [
+      ['tools/call', { name: 'look', arguments: { limit: 10 } }],
+      ['tools/call', { name: ['look'] }],
+      ['prompts/get', { name: 'greet' }],
+      ['resources/read', { uri: 'a:b' }],
+      ['resources/subscribe', { uri: 'a:b' }],
+      ['completion/complete', { ref: { type: 'ref/prompt', name: 'greet' }, argument: { name: 'a', value: '' } }],
+      ['com.example/anything', {}],
+    ] as const) {
+      expect(await notes.call(method, params), method).toMatchObject({ error: { data: { code: 'forbidden' } } });
+    }
+    expect(edge.origin.arrived.length).toBe(before);
+    expect(await notes.call('tools/call', { name: 'look', arguments: { limit: 9 } })).toMatchObject({ result: {} });
+  });
+
+  test('a server that may not be used is nowhere, and refuses like one that does not exist', async () => {
+    const index = (await (await fetch(edge.url)).json()) as { servers: { name: string }[] };
+    expect(index.servers.map(({ name }) => name)).toEqual(['notes']);
+    for (const server of ['hidden', 'missing']) {
+      const refused = await new WireClient(() => edge.url, server).initialize();
+      expect(refused.status).toBe(403);
+      expect(await refused.json()).toMatchObject({ id: 'init', error: { data: { code: 'forbidden_server' } } });
+      expect((await fetch(`${edge.url}/${server}/sse`, { headers: { accept: 'text/event-stream' } })).status).toBe(403);
+    }
+    // One that may be used and is not there: those that exist are not all told.
+    const away = await new WireClient(() => edge.url, 'copied').initialize();
+    expect(((await away.json()) as { error: { data: Json } }).error.data).toEqual({
+      code: 'unknown_server',
+      servers: ['notes'],
+    });
+  });
+
+  test('at /mcp', async () => {
+    const all = new WireClient(() => edge.url, '');
+    const post = (message: Json) =>
+      fetch(`${edge.url}/mcp`, {
+        method: 'POST',
+        headers: {
+          accept: 'application/json, text/event-stream',
+          'content-type': 'application/json',
+          ...(all.session && { 'mcp-session-id': all.session }),
+        },
+        body: JSON.stringify({ jsonrpc: '2.0', id: 1, ...message }),
+      });
+    const params = { protocolVersion: '2025-11-25', capabilities: {}, clientInfo: { name: 'a', version: '1' } };
+    all.session = (await post({ method: 'initialize', params })).headers.get('mcp-session-id') ?? undefined;
+    const listed = (await answerOf(await post({ method: 'tools/list' }))) as { result: { tools: Json[] } };
+    expect(listed.result.tools.map(({ name }) => name)).toEqual(['notes__look', 'notes__query']);
+    expect(listed.result).not.toHaveProperty('_meta');
+    const called = await post({ method: 'tools/call', params: { name: 'notes__write', arguments: {} } });
+    expect(await answerOf(called)).toMatchObject({ error: { data: { code: 'forbidden' } } });
+    const hidden = await post({ method: 'tools/call', params: { name: 'hidden__look', arguments: {} } });
+    expect(await answerOf(hidden)).toMatchObject({ error: { message: expect.stringMatching(/^Unknown tool/) } });
+  });
+
+  test('copies are shared, and each caller sees its part of them', async () => {
+    await link.hello(['notes', 'hidden', 'copied'], 'epoch-0002', { discovery: { copies: 'all', maxAgeS: 60 } });
+    for (let round = 0; round < 2; round++) {
+      const copied = await client('copied');
+      const before = edge.origin.arrived.length;
+      await expect
+        .poll(async () => (await copied.call('tools/list', { cursor: 'two' })).result)
+        .toEqual({
+          tools: [{ name: 'again', inputSchema: { type: 'object' }, annotations: { idempotentHint: true } }],
+        });
+      if (round === 1) await expect.poll(() => edge.origin.arrived.length).toBe(before);
+    }
+  });
+
+  test('a stream that is open says nothing of resources that may not be read', async () => {
+    const notes = await client();
+    const reader = new EventReader(await notes.get());
+    const say = (seq: number, message: Json) =>
+      link.send({ type: 'event', seq, sessions: [notes.session], message: { jsonrpc: '2.0', ...message } });
+    say(1, { method: 'notifications/resources/updated', params: { uri: 'a:b' } });
+    say(2, { method: 'notifications/tools/list_changed' });
+    expect(await reader.message()).toMatchObject({ method: 'notifications/tools/list_changed' });
+    await reader.cancel();
+  });
+});
