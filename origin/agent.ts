@@ -11,7 +11,7 @@ import { connect } from 'node:net';
 import { dirname } from 'node:path';
 import type { JWK } from 'jose';
 import { isolationOf } from '../shared/config.ts';
-import { importKey } from '../shared/grant.ts';
+import { type EdgeKeys, importKey } from '../shared/grant.ts';
 import { originApi } from './api.ts';
 import { Eras } from './bridge/eras.ts';
 import { isVirtual, VirtualSessions } from './bridge/lane/virtual-sessions.ts';
@@ -25,6 +25,7 @@ import { Journal } from './journal/journal.ts';
 import { Link } from './link/link.ts';
 import type { Log } from './log.ts';
 import type { Machines, Sleepers } from './machines.ts';
+import { Replays } from './replays.ts';
 import { discoveryOf, isHttpDefinition, type ServerDefinition } from './server.ts';
 
 /** Where the agent listens: a Unix socket (the default everywhere) or loopback TCP. */
@@ -119,11 +120,14 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
     log,
     unasked: (to, message, starting) => link?.publish(to, message, starting),
   });
+  const edgeKeys: EdgeKeys = [await importKey(options.edgeKey)];
+  const replays = new Replays(Date.now);
   const server = createServer(
     originApi({
       ...parts,
       originId: options.originId,
-      edgeKey: await importKey(options.edgeKey),
+      edgeKeys: () => edgeKeys,
+      replays,
       servers,
       ended: (definition) => machines.ended(definition),
       log,
@@ -147,6 +151,7 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
       isolation: isolationOf(definition.entry),
       runtime: isHttpDefinition(definition) ? 'http' : machines.runtimeOf(definition.machine),
     })),
+    onEdgeClock: (at) => replays.setEdgeClock(at),
     log,
   });
   return {

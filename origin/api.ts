@@ -2,16 +2,16 @@
  * Owns the agent's HTTP interface (`shared/origin-api.ts`): verifies the grant on every request, reads the body within
  * its bound, and hands the message to its session's process.
  *
- * Order matters: nothing of a request is looked at before its grant is verified.
+ * Order matters: nothing of a request is looked at before its grant and its proof are verified, nothing of its body before
+ * the proof covers it.
  *
  * Messages of the era without sessions (`Moorage-Era: modern`) go to their lane. Their failures are answers: the exchange
  * itself succeeds as soon as a request was read, and a connection that closes before its answer cancels the request.
  */
 import type { IncomingMessage, RequestListener, ServerResponse } from 'node:http';
-import type { CryptoKey } from 'jose';
 import { httpStatus, MoorageError, toErrorBody, toMoorageError } from '../shared/errors.ts';
 import { parseExactly } from '../shared/exact-json.ts';
-import { type Grant, verifyGrant } from '../shared/grant.ts';
+import { type EdgeKeys, type Grant, verifyGrant } from '../shared/grant.ts';
 import { isRequest, type JsonRpcMessage, type JsonRpcRequest, parseJson, parseMessage } from '../shared/jsonrpc.ts';
 import { PARAM_HEADER_PREFIX } from '../shared/mirrored-headers.ts';
 import {
@@ -27,6 +27,7 @@ import {
   STREAMS_PATH,
   WAKE_HEADER,
 } from '../shared/origin-api.ts';
+import { PROOF_HEADER, type Proof, verifyProof } from '../shared/proof.ts';
 import { takesPriming } from '../shared/revision.ts';
 import { Answer, type AnswerOptions, sendJson } from './answer.ts';
 import type { Lanes, Sender } from './bridge/lanes.ts';
@@ -35,11 +36,13 @@ import { Connection } from './journal/connection.ts';
 import type { Journal } from './journal/journal.ts';
 import type { Log } from './log.ts';
 import { placed } from './places.ts';
+import type { Replays } from './replays.ts';
 import type { ServerDefinition } from './server.ts';
 
 export interface ApiOptions {
   readonly originId: string;
-  readonly edgeKey: CryptoKey;
+  readonly edgeKeys: () => EdgeKeys;
+  readonly replays: Replays;
   readonly servers: ReadonlyMap<string, ServerDefinition>;
   readonly sessions: Sessions;
   readonly journal: Journal;
@@ -64,11 +67,12 @@ export function originApi(options: ApiOptions): RequestListener {
 }
 
 async function handle(options: ApiOptions, request: IncomingMessage, response: ServerResponse): Promise<void> {
-  const grant = await authenticate(options, request);
+  const { grant, proof } = await authenticate(options, request);
   const known = options.servers.get(grant.server);
   if (!known) throw new MoorageError('route_stale', `The server "${grant.server}" is not at this origin.`);
   const definition = await placed(known, grant);
   const isModern = request.headers[ERA_HEADER] === 'modern';
+  if (request.method !== 'POST' && !(await proof.covers(null))) throw altered();
   if (request.method === 'DELETE' && request.url === SESSION_PATH) {
     if (isModern) {
       await options.lanes.end(senderOf(grant), definition);
@@ -87,7 +91,9 @@ async function handle(options: ApiOptions, request: IncomingMessage, response: S
   if (request.method !== 'POST' || request.url !== MESSAGES_PATH) {
     throw new MoorageError('not_found', 'The origin has no such path.');
   }
-  const body = parseJson(await readBody(request), parseExactly);
+  const bytes = await readBody(request);
+  if (!(await proof.covers(bytes))) throw altered();
+  const body = parseJson(bytes.toString('utf8'), parseExactly);
   if (request.headers[REPLAY_HEADER] === '1') {
     const [initialize, ...requests] = parseReplay(body);
     const { initialized } = await options.sessions.open(grant.session, definition, initialize, requests);
@@ -213,14 +219,33 @@ function paramHeaders(request: IncomingMessage): Record<string, string> {
   return Object.fromEntries(named.map(([name, value]) => [name, [value ?? ''].flat().join(', ')]));
 }
 
-async function authenticate({ originId, edgeKey }: ApiOptions, request: IncomingMessage): Promise<Grant> {
+async function authenticate(
+  { originId, edgeKeys, replays }: ApiOptions,
+  request: IncomingMessage,
+): Promise<{ grant: Grant; proof: Proof }> {
   const [scheme, token] = (request.headers.authorization ?? '').split(' ');
-  if (scheme !== 'Bearer' || !token)
-    throw new MoorageError('grant_invalid', 'A grant is needed: this interface is for the edge.');
-  return await verifyGrant(edgeKey, token, originId, Date.now());
+  const signed = request.headers[PROOF_HEADER];
+  if (scheme !== 'Bearer' || !token || typeof signed !== 'string')
+    throw new MoorageError('grant_invalid', 'A grant and its proof are needed: this interface is for the edge.');
+  const now = Date.now();
+  const keys = edgeKeys();
+  const grant = await verifyGrant(keys, token, originId, now);
+  const asked = {
+    method: request.method ?? '',
+    path: request.url ?? '',
+    headers: Object.entries(request.headersDistinct).map(
+      ([name, values]) => [name, (values ?? []).join(', ')] as const,
+    ),
+    grant: token,
+  };
+  const proof = await verifyProof(keys, signed, originId, asked, now);
+  replays.take(proof);
+  return { grant, proof };
 }
 
-async function readBody(request: IncomingMessage): Promise<string> {
+const altered = (): MoorageError => new MoorageError('grant_invalid', 'The request was altered on its way.');
+
+async function readBody(request: IncomingMessage): Promise<Buffer<ArrayBuffer>> {
   const chunks: Buffer[] = [];
   let size = 0;
   for await (const chunk of request as AsyncIterable<Buffer>) {
@@ -230,5 +255,5 @@ async function readBody(request: IncomingMessage): Promise<string> {
     }
     chunks.push(chunk);
   }
-  return Buffer.concat(chunks).toString('utf8');
+  return Buffer.concat(chunks);
 }

@@ -11,10 +11,11 @@ import { type CryptoKey, errors, importJWK, type JWK, jwtVerify, SignJWT } from 
 import { z } from 'zod';
 import { MoorageError } from './errors.ts';
 
-const ALGORITHM = 'EdDSA';
-const EDGE = 'moorage-edge';
+export const ALGORITHM = 'EdDSA';
+/** The issuer of what an edge signs, and the audience of what is for it. */
+export const EDGE = 'moorage-edge';
 /** Clocks of the two machines may differ by this much, in seconds. */
-const CLOCK_TOLERANCE_S = 60;
+export const CLOCK_TOLERANCE_S = 60;
 /** A grant's life, in seconds. */
 export const GRANT_LIFE_S = 300;
 const LINK_TOKEN_LIFE_S = 60;
@@ -45,6 +46,12 @@ export async function importKey(jwk: JWK | string): Promise<CryptoKey> {
   return key;
 }
 
+/**
+ * The edge's public keys that an origin trusts, newest first: two of them while the edge changes its key. What neither
+ * signed is refused.
+ */
+export type EdgeKeys = readonly [CryptoKey, ...CryptoKey[]];
+
 /** Signs a grant. `now` is in milliseconds. The compact JWS is good for `GRANT_LIFE_S`. */
 export async function signGrant(key: CryptoKey, grant: Grant, now: number): Promise<string> {
   const { server, machine, session } = grant;
@@ -61,12 +68,30 @@ export async function signGrant(key: CryptoKey, grant: Grant, now: number): Prom
 }
 
 /** Verifies a grant for `origin`. @throws MoorageError `grant_invalid`, without saying more than which check failed. */
-export async function verifyGrant(key: CryptoKey, token: string, origin: string, now: number): Promise<Grant> {
-  const payload = await verify(key, token, { issuer: EDGE, audience: origin, typ: 'moorage-grant+jwt', now });
+export async function verifyGrant(keys: EdgeKeys, token: string, origin: string, now: number): Promise<Grant> {
+  const payload = await verifyByEdge(keys, token, { audience: origin, typ: 'moorage-grant+jwt', now });
   const parsed = claims.safeParse(payload);
   if (!parsed.success) throw new MoorageError('grant_invalid', 'The grant lacks a claim.');
   const { aud, sub, server, machine, session } = parsed.data;
   return { origin: aud, principal: sub, server, machine, session };
+}
+
+/** The claims of what one of the edge's keys signed. @throws MoorageError `grant_invalid`. */
+export async function verifyByEdge(
+  keys: EdgeKeys,
+  token: string,
+  expected: { audience: string; typ: string; now: number },
+): Promise<unknown> {
+  const [newest, ...older] = keys;
+  try {
+    return await verify(newest, token, { ...expected, issuer: EDGE });
+  } catch (refusal) {
+    for (const key of older) {
+      const claims = await verify(key, token, { ...expected, issuer: EDGE }).catch(() => undefined);
+      if (claims !== undefined) return claims;
+    }
+    throw refusal;
+  }
 }
 
 /** Signs the token with which origin `id` opens its link. */

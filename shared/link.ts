@@ -70,6 +70,8 @@ export const downFrame = z.discriminatedUnion('type', [
   z.object({
     type: z.literal('welcome'),
     version: z.literal(LINK_VERSION),
+    /** The edge's clock, in milliseconds. */
+    now: z.number(),
     /** Servers that the edge does not take from this origin, with the reason. */
     refused: z.array(z.object({ server: z.string(), reason: z.string() })),
   }),

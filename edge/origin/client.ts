@@ -2,10 +2,12 @@
  * Owns how the edge calls an origin: through a service binding (a Unix socket, Workers VPC) or the URL of a tunnel.
  *
  * Nothing of the client's request travels on but the message (and `Mcp-Param-*` headers of 2026-07-28): no credentials.
+ * Each request is proven to come from this edge (`shared/proof.ts`).
  */
 import { type ErrorCode, fromErrorBody, MoorageError } from '../../shared/errors.ts';
 import { MESSAGES_PATH, REPLAY_HEADER, REVISION_HEADER, SESSION_PATH, STREAMS_PATH } from '../../shared/origin-api.ts';
-import { type Env, originsOf } from '../env.ts';
+import { type Asked, PROOF_HEADER, signProof } from '../../shared/proof.ts';
+import { type Env, edgeKeyOf, originsOf } from '../env.ts';
 import { readBounded } from '../read-message.ts';
 
 /** How long an origin may take until it sends headers, in milliseconds. Slow calls send theirs early. */
@@ -58,11 +60,7 @@ export async function postMessage(
   replay = false,
   extra?: Extra,
 ): Promise<Response> {
-  const headers = new Headers({
-    ...extra?.headers,
-    'content-type': 'application/json',
-    authorization: `Bearer ${grant}`,
-  });
+  const headers = new Headers({ ...extra?.headers, 'content-type': 'application/json' });
   headers.set('accept', 'application/json, text/event-stream');
   if (replay) headers.set(REPLAY_HEADER, '1');
   const message = watched(bytes);
@@ -70,12 +68,15 @@ export async function postMessage(
   const timer = setTimeout(() => timeout.abort(), HEADERS_WITHIN_MS);
   let response: Response;
   try {
-    response = await call(env, origin, MESSAGES_PATH, {
-      method: 'POST',
-      headers,
-      body: message.body,
-      signal: extra?.signal ? AbortSignal.any([timeout.signal, extra.signal]) : timeout.signal,
-    });
+    response = await call(
+      env,
+      origin,
+      { method: 'POST', path: MESSAGES_PATH, headers, grant, body: bytes },
+      {
+        body: message.body,
+        signal: extra?.signal ? AbortSignal.any([timeout.signal, extra.signal]) : timeout.signal,
+      },
+    );
   } catch (thrown) {
     if (thrown instanceof MoorageError) throw thrown;
     throw new Broken(!message.handedOver());
@@ -97,11 +98,12 @@ export async function getStream(
   at: { readonly stream: string; readonly n: number },
   revision: string | null,
 ): Promise<Response> {
-  const headers = new Headers({ authorization: `Bearer ${grant}` });
+  const headers = new Headers();
   if (revision !== null) headers.set(REVISION_HEADER, revision);
   let response: Response;
   try {
-    response = await call(env, origin, `${STREAMS_PATH}${at.stream}?after=${at.n}`, { headers });
+    const path = `${STREAMS_PATH}${at.stream}?after=${at.n}`;
+    response = await call(env, origin, { method: 'GET', path, headers, grant, body: null });
   } catch (thrown) {
     if (thrown instanceof MoorageError) throw thrown;
     throw new Broken(true);
@@ -113,19 +115,26 @@ export async function getStream(
 /** Tells an origin that a session ended. An origin that is away finds out by its own expiry. */
 export async function endAtOrigin(env: Env, origin: string, grant: string): Promise<void> {
   try {
-    await call(env, origin, SESSION_PATH, {
-      method: 'DELETE',
-      headers: { authorization: `Bearer ${grant}` },
-      signal: AbortSignal.timeout(END_WITHIN_MS),
-    });
+    const asked = { method: 'DELETE', path: SESSION_PATH, headers: new Headers(), grant, body: null };
+    await call(env, origin, asked, { signal: AbortSignal.timeout(END_WITHIN_MS) });
   } catch {
     console.warn(`origin ${origin} was not told of an ended session`);
   }
 }
 
-async function call(env: Env, id: string, path: string, init: RequestInit): Promise<Response> {
+/** One request with its grant and a proof of its own. `sent` says how its body travels and what ends it. */
+async function call(
+  env: Env,
+  id: string,
+  asked: Asked & { readonly headers: Headers },
+  sent: Pick<RequestInit, 'body' | 'signal'> = {},
+): Promise<Response> {
   const origin = originsOf(env).get(id);
   if (!origin) throw new MoorageError('origin_away', `Origin "${id}" is not known to this edge any more.`);
+  const { method, path, headers, grant } = asked;
+  headers.set('authorization', `Bearer ${grant}`);
+  headers.set(PROOF_HEADER, await signProof(await edgeKeyOf(env), id, asked, crypto.randomUUID(), Date.now()));
+  const init = { ...sent, method, headers };
   if (origin.service !== undefined) {
     const service = (env as unknown as Record<string, unknown>)[origin.service];
     if (!isFetcher(service)) {

@@ -110,7 +110,7 @@ export class Origin extends DurableObject<Env> {
     const position = positionAt(frame, this.#position());
     this.#save(position);
     socket.serializeAttachment({ ready: true });
-    send(socket, { type: 'welcome', version: LINK_VERSION, refused: [...refused] });
+    send(socket, { type: 'welcome', version: LINK_VERSION, now: Date.now(), refused: [...refused] });
     if (position.seq > 0) send(socket, { type: 'ack', seq: position.seq });
   }
 

@@ -31,6 +31,8 @@ export interface LinkOptions {
   readonly key: CryptoKey;
   readonly agentVersion: string;
   readonly servers: readonly AnnouncedServer[];
+  /** Called with the edge's clock, in milliseconds, whenever the edge tells it. */
+  readonly onEdgeClock: (at: number) => void;
   readonly log: Log;
 }
 
@@ -146,6 +148,7 @@ export class Link {
       return;
     }
     this.#failures = 0;
+    this.#options.onEdgeClock(frame.data.now);
     for (const { server, reason } of frame.data.refused) {
       this.#options.log.warn(`the edge does not take server "${server}" from this origin: ${reason}`);
     }

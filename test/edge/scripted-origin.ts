@@ -7,10 +7,11 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import { exportJWK, generateKeyPair, type JWK } from 'jose';
 import { WebSocket } from 'ws';
 import type { ErrorCode } from '../../shared/errors.ts';
-import { type Grant, importKey, signLinkToken, verifyGrant } from '../../shared/grant.ts';
+import { type EdgeKeys, type Grant, importKey, signLinkToken, verifyGrant } from '../../shared/grant.ts';
 import type { JsonRpcMessage, JsonRpcRequest } from '../../shared/jsonrpc.ts';
 import { type AnnouncedServer, type DownFrame, LINK_PATH, ORIGIN_HEADER } from '../../shared/link.ts';
 import { REPLAY_HEADER, SESSION_PATH, STREAMS_PATH } from '../../shared/origin-api.ts';
+import { PROOF_HEADER, verifyProof } from '../../shared/proof.ts';
 
 /** One message that arrived. */
 export interface Arrived {
@@ -108,7 +109,15 @@ export class ScriptedOrigin {
 
   async #serve(request: IncomingMessage, response: ServerResponse): Promise<void> {
     const token = request.headers.authorization?.replace('Bearer ', '') ?? '';
-    const grant = await verifyGrant(await importKey(this.#edgeKey), token, this.id, Date.now());
+    const keys: EdgeKeys = [await importKey(this.#edgeKey)];
+    const grant = await verifyGrant(keys, token, this.id, Date.now());
+    const asked = {
+      method: request.method ?? '',
+      path: request.url ?? '',
+      headers: Object.entries(request.headers).map(([name, value]) => [name, String(value)] as const),
+      grant: token,
+    };
+    const proof = await verifyProof(keys, String(request.headers[PROOF_HEADER]), this.id, asked, Date.now());
     if (request.method === 'DELETE' && request.url === SESSION_PATH) {
       this.ended.push(grant);
       response.writeHead(204).end();
@@ -127,6 +136,7 @@ export class ScriptedOrigin {
       // The edge broke off before the message was whole: nothing has arrived.
       return;
     }
+    if (!(await proof.covers(Buffer.concat(parts)))) throw new Error('the proof is of another body');
     const body = JSON.parse(Buffer.concat(parts).toString()) as JsonRpcMessage | JsonRpcMessage[];
     const [message, ...also] = [body].flat() as [JsonRpcMessage, ...JsonRpcMessage[]];
     const { headers } = request;

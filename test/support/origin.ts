@@ -12,12 +12,14 @@ import { type OriginParts, originParts } from '../../origin/agent.ts';
 import { originApi } from '../../origin/api.ts';
 import type { Log } from '../../origin/log.ts';
 import { Machines } from '../../origin/machines.ts';
+import { Replays } from '../../origin/replays.ts';
 import { machineDefinitions, type ServerDefinition, serverDefinitions } from '../../origin/server.ts';
 import { isolationOf, parseConfig } from '../../shared/config.ts';
-import { signGrant } from '../../shared/grant.ts';
+import { type EdgeKeys, signGrant } from '../../shared/grant.ts';
 import type { JsonRpcMessage, JsonRpcResponse } from '../../shared/jsonrpc.ts';
 import { machineKeyOf } from '../../shared/machine-key.ts';
 import { ERA_HEADER, MESSAGES_PATH, REPLAY_HEADER, SESSION_PATH } from '../../shared/origin-api.ts';
+import { PROOF_HEADER, signProof } from '../../shared/proof.ts';
 
 export const REVISION = '2026-07-28';
 
@@ -94,11 +96,14 @@ export async function startOrigin(mcpServers: Record<string, object>): Promise<O
   });
   const pair = await generateKeyPair('EdDSA', { extractable: true });
   const key = (await importJWK(await exportJWK(pair.privateKey), 'EdDSA')) as CryptoKey;
+  const edgeKeys = (): EdgeKeys => [pair.publicKey];
+  const replays = new Replays(Date.now);
   const api = createServer(
     originApi({
       ...parts,
       originId: 'o',
-      edgeKey: pair.publicKey,
+      edgeKeys,
+      replays,
       servers: definitions,
       ended: (ended) => machines.ended(ended),
       log,
@@ -112,30 +117,35 @@ export async function startOrigin(mcpServers: Record<string, object>): Promise<O
     if (!definition) return '';
     return await machineKeyOf(definition.machine, isolationOf(definition.entry), { principal, session });
   };
-  const headersFor = async (options: SendOptions) => ({
-    'content-type': 'application/json',
-    authorization: `Bearer ${await signGrant(
-      key,
-      {
-        origin: 'o',
-        principal: options.principal ?? 'p',
-        server: options.server,
-        machine: options.machine ?? (await machineOf(options)),
-        session: options.session,
-      },
-      Date.now(),
-    )}`,
-    ...(options.modern ? { [ERA_HEADER]: 'modern' } : {}),
-    ...(options.replay ? { [REPLAY_HEADER]: '1' } : {}),
-    ...options.headers,
-  });
-  const post = async (message: object, options: SendOptions): Promise<Exchange> => {
-    const response = await fetch(base + MESSAGES_PATH, {
-      method: 'POST',
-      headers: await headersFor(options),
-      body: JSON.stringify(options.replay ? [message].flat() : message),
-      signal: options.signal ?? null,
+  const exchange = async (
+    method: string,
+    path: string,
+    options: SendOptions,
+    text: string | null = null,
+  ): Promise<Response> => {
+    const claims = {
+      origin: 'o',
+      principal: options.principal ?? 'p',
+      server: options.server,
+      machine: options.machine ?? (await machineOf(options)),
+      session: options.session,
+    };
+    const grant = await signGrant(key, claims, Date.now());
+    const headers = new Headers({
+      'content-type': 'application/json',
+      authorization: `Bearer ${grant}`,
+      ...(options.modern ? { [ERA_HEADER]: 'modern' } : {}),
+      ...(options.replay ? { [REPLAY_HEADER]: '1' } : {}),
+      ...options.headers,
     });
+    const body = text === null ? null : new TextEncoder().encode(text);
+    const proof = await signProof(key, 'o', { method, path, headers, grant, body }, crypto.randomUUID(), Date.now());
+    headers.set(PROOF_HEADER, proof);
+    return await fetch(base + path, { method, headers, body, signal: options.signal ?? null });
+  };
+  const post = async (message: object, options: SendOptions): Promise<Exchange> => {
+    const text = JSON.stringify(options.replay ? [message].flat() : message);
+    const response = await exchange('POST', MESSAGES_PATH, options, text);
     const messages: JsonRpcMessage[] = [];
     const ids: string[] = [];
     const names: string[] = [];
@@ -152,9 +162,9 @@ export async function startOrigin(mcpServers: Record<string, object>): Promise<O
     definitions,
     post,
     ask: async (message, options) => await (await post(message, options)).done,
-    get: async (path, options) => await fetch(base + path, { headers: await headersFor(options) }),
+    get: async (path, options) => await exchange('GET', path, options),
     end: async (options) => {
-      await fetch(base + SESSION_PATH, { method: 'DELETE', headers: await headersFor(options) });
+      await exchange('DELETE', SESSION_PATH, options);
     },
     close: async () => {
       await parts.close();
