@@ -6,9 +6,9 @@
  * fail with `machine-busy`. QEMU's own lock on the disk is the last line behind both.
  */
 import { randomUUID } from 'node:crypto';
-import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, readlinkSync, realpathSync, rmSync, writeFileSync } from 'node:fs';
 import { mkdir, open, readdir, rename, rm } from 'node:fs/promises';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { requireTool, run } from './command.ts';
 import { MachineError } from './error.ts';
@@ -24,7 +24,8 @@ interface PidRecord {
   agentStart: string;
 }
 
-export const diskPath = (dir: string): string => join(dir, 'disk.ext4');
+export const DISK = 'disk.ext4';
+export const diskPath = (dir: string): string => join(dir, DISK);
 
 /** The machine's disk, made when absent. Resolves with its path. */
 export async function ensureDisk(dir: string, diskMiB: number): Promise<string> {
@@ -105,9 +106,14 @@ export async function evictLeftovers(folder: string): Promise<void> {
   for (const name of await readdir(folder).catch(() => [])) await evictLeftover(join(folder, name));
 }
 
+/** A QEMU's working folder is its machine's, from before it is QEMU. */
 function isOurs(dir: string, pid: number): boolean {
-  const args = processArguments(pid);
-  return args.some((arg) => arg.includes(JSON.stringify(diskPath(dir))));
+  try {
+    if (readlinkSync(`/proc/${pid}/cwd`) !== realpathSync(dir)) return false;
+  } catch {
+    return false;
+  }
+  return processArguments(pid).some((argument) => basename(argument).startsWith('qemu-system-'));
 }
 
 function readRecord(dir: string): PidRecord | undefined {

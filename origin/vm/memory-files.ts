@@ -31,9 +31,10 @@ export interface SealedMemory extends Sealed {
 }
 
 /** An empty memory file for a guest that boots. */
-export async function createMemory(path: string, bytes: number): Promise<void> {
+export async function createMemory(path: string, bytes: number, mode: number): Promise<void> {
   const file = await open(path, 'w', 0o600);
   try {
+    await file.chmod(mode);
     await file.truncate(bytes);
   } finally {
     await file.close();
@@ -45,11 +46,12 @@ export async function writeMemory(
   path: string,
   name: string,
   memory: GuestMemory,
-  { changed, known, bytes }: { changed: readonly Run[]; known: readonly Run[]; bytes: number },
+  { changed, known, bytes, mode }: { changed: readonly Run[]; known: readonly Run[]; bytes: number; mode: number },
 ): Promise<SealedMemory> {
   const runs = blocksOf([...known, ...changed], BLOCK, bytes);
   const file = await open(path, 'w', 0o600);
   try {
+    await file.chmod(mode);
     await file.truncate(bytes);
     let sum = 0;
     for (const [offset, length] of pieces(runs)) {

@@ -22,7 +22,7 @@ import type {
 import { MachineError } from './error.ts';
 import { GuestMemory } from './guest-memory.ts';
 import { applyDelta } from './memory-files.ts';
-import { QemuProcess } from './qemu-process.ts';
+import { type QemuCommand, QemuProcess } from './qemu-process.ts';
 import type { MappedMemory, Snapshot } from './snapshot.ts';
 
 const MONITOR_DEADLINE_MS = 10_000;
@@ -42,8 +42,8 @@ export interface MachineHost {
   readonly spec: MachineSpec;
   readonly accelerator: 'kvm' | 'tcg';
   readonly snapshot: Snapshot;
-  /** The command line of a QEMU over this memory file. */
-  command(memory: string, incoming: boolean): string[];
+  /** How a QEMU over this memory file is started; its files are made accessible to it. */
+  command(memory: string, incoming: boolean): QemuCommand;
   /** What must be the same for an image to be resumed. */
   readonly fingerprint: string;
 }
@@ -177,9 +177,9 @@ export class QemuMachine implements RunningMachine, Sleepable {
     let memory: GuestMemory | undefined;
     let sealed: { bytes: number; files: string[] };
     try {
-      const devices = await snapshot.devicesPath();
+      const devices = await snapshot.beginDevices();
       memory = new GuestMemory(qemu.pid, mapped.path, 'r');
-      await qemu.qmp.command('xen-save-devices-state', MONITOR_DEADLINE_MS, { filename: devices.path, live: true });
+      await qemu.qmp.command('xen-save-devices-state', MONITOR_DEADLINE_MS, { filename: devices.name, live: true });
       const size = spec.memoryMiB * 1024 * 1024;
       const said = { fingerprint, channel: this.#channel.state, carry };
       sealed = await snapshot.seal(devices.number, { memory, mapped, bytes: size }, said);

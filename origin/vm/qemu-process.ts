@@ -5,11 +5,21 @@
  * wakes has one of these after another, never two at a time.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
+import { closeSync, openSync } from 'node:fs';
 import type { Duplex } from 'node:stream';
 import { ALIVE_MARKER } from '../images/initrd.ts';
 import { RingBuffer } from './console.ts';
 import { claim, release } from './disk.ts';
 import { Qmp } from './qmp.ts';
+
+/** How a QEMU is started. */
+export interface QemuCommand {
+  readonly argv: readonly string[];
+  /** Files that it inherits, for reading, from descriptor FIRST_FILE on. */
+  readonly files: readonly string[];
+  /** Called with its process id before it does anything; what it returns is called when it has ended. */
+  readonly confine?: ((pid: number) => () => void) | undefined;
+}
 
 const CONSOLE_BYTES = 64 * 1024;
 const TAIL_BYTES = 16 * 1024;
@@ -30,13 +40,26 @@ export class QemuProcess {
   #reason: string | undefined;
 
   /** Starts QEMU on a folder that no other one uses. `state` is written to file descriptor 5, for one that wakes. */
-  constructor(dir: string, command: readonly string[], state?: Buffer) {
-    const [file = '', ...args] = command;
-    const stdio: 'pipe'[] = state === undefined ? ['pipe', 'pipe'] : ['pipe', 'pipe', 'pipe'];
-    this.#child = spawn(file, args, { cwd: dir, stdio: ['ignore', 'pipe', 'pipe', ...stdio] });
-    this.pid = this.#child.pid ?? 0;
+  constructor(dir: string, { argv, files, confine }: QemuCommand, state?: Buffer) {
+    const [file = '', ...args] = argv;
+    const opened: number[] = [];
     try {
-      if (this.pid !== 0) claim(dir, this.pid);
+      for (const path of files) opened.push(openSync(path, 'r'));
+      const loading = state === undefined ? 'ignore' : 'pipe';
+      this.#child = spawn(file, args, {
+        cwd: dir,
+        stdio: ['ignore', 'pipe', 'pipe', 'pipe', 'pipe', loading, ...opened],
+      });
+    } finally {
+      for (const descriptor of opened) closeSync(descriptor);
+    }
+    this.pid = this.#child.pid ?? 0;
+    let unconfine: (() => void) | undefined;
+    try {
+      if (this.pid !== 0) {
+        claim(dir, this.pid);
+        unconfine = confine?.(this.pid);
+      }
     } catch (error) {
       this.#child.kill('SIGKILL');
       throw error;
@@ -58,7 +81,7 @@ export class QemuProcess {
     const [, , , , , loading] = this.#child.stdio as readonly (Duplex | null | undefined)[];
     loading?.on('error', () => undefined);
     loading?.end(state);
-    this.ended = this.#watch(dir);
+    this.ended = this.#watch(dir, unconfine);
   }
 
   /** Ends it at once. Resolves when it is gone. */
@@ -82,10 +105,11 @@ export class QemuProcess {
     return this.#console.tail(TAIL_BYTES);
   }
 
-  #watch(dir: string): Promise<string> {
+  #watch(dir: string, unconfine: (() => void) | undefined): Promise<string> {
     return new Promise((resolve) => {
       const settle = (what: string) => {
         release(dir);
+        unconfine?.();
         resolve(this.#reason ?? what);
       };
       this.#child.once('error', (error) => settle(`QEMU cannot be started: ${error.message}`));

@@ -4,18 +4,21 @@
  * Invariants: one QEMU per folder; a QEMU dies with the agent (where setpriv exists) or is evicted before the folder is used
  * again; a boot discards the folder's image before anything runs. The life of one machine is `qemu-machine.ts`.
  */
-import { readFileSync } from 'node:fs';
+import { chmodSync, chownSync, existsSync, readFileSync, statSync } from 'node:fs';
+import { join } from 'node:path';
 import { type Accelerator, probeAccelerator } from './accelerator.ts';
-import { qemuArguments, tscKhzFrom } from './arguments.ts';
+import { inheritedFiles, qemuArguments, tscKhzFrom } from './arguments.ts';
+import { type Cgroups, confine, findCgroups, qemuLimits } from './cgroup.ts';
 import type { ChannelState } from './channel.ts';
-import { findTool, requireTool, run } from './command.ts';
-import { diskPath, ensureDisk, evictLeftover, sweepDisks } from './disk.ts';
+import { requireTool, run } from './command.ts';
+import { DISK, diskPath, ensureDisk, evictLeftover, sweepDisks } from './disk.ts';
 import type { MachineDriver, MachineSpec, Recalled } from './driver.ts';
 import { MachineError } from './error.ts';
 import { fingerprintOf, qemuIdentity } from './fingerprint.ts';
 import { INSTALL_HINT } from './host.ts';
+import { inspectJail, type JailFacts, jailOf, type Owner } from './jail.ts';
 import { DEADLINES, type MachineHost, QemuMachine } from './qemu-machine.ts';
-import { Snapshot } from './snapshot.ts';
+import { FOLDER, Snapshot } from './snapshot.ts';
 
 export interface QemuDriverOptions {
   cacheDir: string;
@@ -31,6 +34,8 @@ export class QemuDriver implements MachineDriver {
   readonly #probes = new Map<string, Promise<Accelerator>>();
   readonly #busy = new Set<string>();
   #version: Promise<string> | undefined;
+  #jail: Promise<JailFacts> | undefined;
+  #cgroups: Cgroups | { readonly why: string } | undefined;
 
   constructor(options: QemuDriverOptions) {
     this.#options = options;
@@ -119,25 +124,62 @@ export class QemuDriver implements MachineDriver {
 
   async #host(spec: MachineSpec): Promise<MachineHost> {
     const qemu = await requireTool('qemu-system-x86_64', INSTALL_HINT);
-    const setpriv = this.#options.dieWithAgent === false ? undefined : await findTool('setpriv');
     const { accelerator } = await this.accelerator(spec.image);
     this.#version ??= run(qemu, ['--version'], { code: 'qemu-failed' }).then((text) => text.split('\n')[0] ?? '');
     const version = await this.#version;
-    const disk = diskPath(spec.dir);
+    this.#jail ??= inspectJail();
+    const { prefix, owner } = jailOf(await this.#jail, spec.dir, accelerator, this.#options.dieWithAgent === false);
+    this.#cgroups ??= findCgroups();
+    const cgroups = 'why' in this.#cgroups ? undefined : this.#cgroups;
     const tscKhz = tscKhzFrom(readFileSync('/proc/cpuinfo', 'utf8'));
-    const common = { spec, accelerator, disk, tscKhz, readOnlyMemory: opensReadOnly(version) };
-    const prefix = setpriv === undefined ? [qemu] : [setpriv, '--pdeathsig', 'KILL', '--no-new-privs', '--', qemu];
+    const readOnlyMemory = opensReadOnly(version);
+    const common = { spec, accelerator, disk: DISK, tscKhz, readOnlyMemory };
+    const memoryMode = owner === undefined ? 0o600 : readOnlyMemory ? 0o644 : 0o666;
     return {
       spec,
       accelerator,
-      snapshot: new Snapshot(spec.dir, disk),
-      command: (memory, incoming) => [...prefix, ...qemuArguments({ ...common, memory, incoming })],
+      snapshot: new Snapshot(spec.dir, diskPath(spec.dir), { owner, memoryMode }),
+      command: (memory, incoming) => {
+        grant(spec, owner);
+        return {
+          argv: [...prefix, qemu, ...qemuArguments({ ...common, incoming })],
+          files: inheritedFiles(spec, memory),
+          confine: cgroups && ((pid) => limit(cgroups, spec, pid, accelerator)),
+        };
+      },
       fingerprint: fingerprintOf(qemuIdentity(qemu, version), [
-        ...qemuArguments({ ...common, memory: '', incoming: true }),
-        spec.image.kernel,
-        spec.image.initrd,
+        ...qemuArguments({ ...common, incoming: true }),
+        ...inheritedFiles(spec, String(owner?.uid ?? 'own')),
       ]),
     };
+  }
+}
+
+/**
+ * Lets who QEMU runs as open what it opens by name: the disk is its own, the folders let it in by its group, and nobody
+ * else. Kernel and initrd are opened anew, so everybody may read them; they come from Debian's packages.
+ */
+function grant({ dir, image }: MachineSpec, owner: Owner | undefined): void {
+  if (process.getuid?.() !== 0) return;
+  const { uid, gid } = owner ?? { uid: 0, gid: 0 };
+  for (const folder of [dir, join(dir, FOLDER)]) {
+    if (!existsSync(folder)) continue;
+    chownSync(folder, 0, gid);
+    chmodSync(folder, owner === undefined ? 0o700 : 0o710);
+  }
+  if (existsSync(diskPath(dir))) chownSync(diskPath(dir), uid, gid);
+  for (const file of [image.kernel, image.initrd]) {
+    const { mode } = statSync(file);
+    if ((mode & 0o004) === 0) chmodSync(file, mode | 0o444);
+  }
+}
+
+/** A limit that cannot be set is not worth the machine. */
+function limit(cgroups: Cgroups, spec: MachineSpec, pid: number, accelerator: 'kvm' | 'tcg'): () => void {
+  try {
+    return confine(cgroups, spec, pid, qemuLimits(spec, accelerator));
+  } catch {
+    return () => undefined;
   }
 }
 

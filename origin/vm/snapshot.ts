@@ -18,6 +18,7 @@ import { join } from 'node:path';
 import { crc32 } from 'node:zlib';
 import { MachineError } from './error.ts';
 import type { GuestMemory } from './guest-memory.ts';
+import type { Owner } from './jail.ts';
 import {
   createMemory,
   faultInMemory,
@@ -30,6 +31,7 @@ import {
 } from './memory-files.ts';
 
 const FORMAT = 1;
+export const FOLDER = 'sleep';
 const MARKER = 'image.json';
 /** A delta above this becomes a memory file of its own: putting it back would take longer than writing it once, in bytes. */
 const MAX_DELTA = 64 * 1024 * 1024;
@@ -69,13 +71,25 @@ export interface MappedMemory {
   readonly sealed?: SealedMemory;
 }
 
+/** What the user that QEMU runs as may do with the files of an image. */
+export interface ImageAccess {
+  /** Who writes QEMU's device state; absent: the agent's own user. */
+  readonly owner: Owner | undefined;
+  /** Of a memory file. The folder lets in nobody else. */
+  readonly memoryMode: number;
+}
+
+const OWN_ACCESS: ImageAccess = { owner: undefined, memoryMode: 0o600 };
+
 export class Snapshot {
   readonly #folder: string;
   readonly #disk: string;
+  readonly #access: ImageAccess;
 
-  constructor(machineDir: string, disk: string) {
-    this.#folder = join(machineDir, 'sleep');
+  constructor(machineDir: string, disk: string, access = OWN_ACCESS) {
+    this.#folder = join(machineDir, FOLDER);
     this.#disk = disk;
+    this.#access = access;
   }
 
   path(name: string): string {
@@ -84,7 +98,7 @@ export class Snapshot {
 
   /** Whether there is an image, whole or not. */
   static exists(machineDir: string): boolean {
-    return existsSync(join(machineDir, 'sleep', MARKER));
+    return existsSync(join(machineDir, FOLDER, MARKER));
   }
 
   /** Removes the image and makes an empty memory file for a boot. True when there was an image. */
@@ -94,15 +108,22 @@ export class Snapshot {
     await this.consume();
     const number = await this.#nextNumber();
     const path = this.path(`memory-${number}.ram`);
-    await createMemory(path, bytes);
+    await createMemory(path, bytes, this.#access.memoryMode);
     await this.sweep([path]);
     return { memory: { number, path }, discarded };
   }
 
-  /** Where QEMU is to save its devices for the next image. */
-  async devicesPath(): Promise<{ number: number; path: string }> {
+  /** An empty file for QEMU to save its devices in, for the next image: its name from the machine's folder. */
+  async beginDevices(): Promise<{ number: number; name: string }> {
     const number = await this.#nextNumber();
-    return { number, path: this.path(`devices-${number}`) };
+    const file = await open(this.path(`devices-${number}`), 'wx', 0o600);
+    try {
+      const { owner } = this.#access;
+      if (owner !== undefined) await file.chown(owner.uid, owner.gid);
+    } finally {
+      await file.close();
+    }
+    return { number, name: join(FOLDER, `devices-${number}`) };
   }
 
   /**
@@ -121,7 +142,7 @@ export class Snapshot {
     const known = mapped.sealed?.runs ?? [];
     const sealed =
       mapped.sealed === undefined || isNew
-        ? await writeMemory(this.path(name), name, memory, { changed, known, bytes })
+        ? await writeMemory(this.path(name), name, memory, { changed, known, bytes, mode: this.#access.memoryMode })
         : mapped.sealed;
     const delta = await writeDelta(this.path(`delta-${number}`), `delta-${number}`, memory, isNew ? [] : changed);
     const devices = await sealFile(this.#folder, `devices-${number}`);

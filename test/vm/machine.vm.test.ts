@@ -1,7 +1,16 @@
 /** Real guests on this host's QEMU, with KVM where it works and software emulation elsewhere. */
 import { type ChildProcess, execFile, spawn } from 'node:child_process';
 import { createHash, randomBytes } from 'node:crypto';
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  readlinkSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Readable } from 'node:stream';
@@ -11,7 +20,9 @@ import { afterAll, beforeAll, describe, expect, inject, test } from 'vitest';
 import { type AppImage, ensureApp } from '../../origin/images/app.ts';
 import { defaultCacheDir } from '../../origin/images/cache.ts';
 import { ensureMachineImage } from '../../origin/images/machine-image.ts';
+import { findCgroups } from '../../origin/vm/cgroup.ts';
 import type { MachineImage, MachineSpec, RunningMachine, ServerProcess } from '../../origin/vm/driver.ts';
+import { inspectJail, jailOf } from '../../origin/vm/jail.ts';
 import { processStart } from '../../origin/vm/pid.ts';
 import { QemuDriver } from '../../origin/vm/qemu.ts';
 import type { QemuMachine } from '../../origin/vm/qemu-machine.ts';
@@ -188,6 +199,29 @@ describe.runIf(inject('guests'))('a machine', () => {
     child.stdin.end('later');
     await machine.resume();
     expect(await text(child.stdout)).toBe('later');
+  });
+
+  test('its QEMU stands in every wall that this host has', async () => {
+    const { pid } = JSON.parse(readFileSync(join(folder, 'shared/qemu.pid'), 'utf8')) as { pid: number };
+    const status = readFileSync(`/proc/${pid}/status`, 'utf8');
+    const field = (name: string) => new RegExp(`^${name}:\\s*(\\S+)`, 'm').exec(status)?.[1];
+    const facts = await inspectJail();
+    const { owner } = jailOf(facts, join(folder, 'shared'), machine.accelerator === 'kvm' ? 'kvm' : 'tcg');
+    expect(field('Uid')).toBe(String(owner?.uid ?? process.getuid?.()));
+    expect([field('Seccomp'), field('CapEff'), field('CapPrm')]).toEqual(['2', '0000000000000000', '0000000000000000']);
+    if (facts.setpriv !== undefined) expect(field('NoNewPrivs')).toBe('1');
+    for (const kind of ['net', 'ipc', 'uts']) {
+      const isOwn = readlinkSync(`/proc/${pid}/ns/${kind}`) !== readlinkSync(`/proc/self/ns/${kind}`);
+      expect([kind, isOwn]).toEqual([kind, facts.unshare !== undefined]);
+    }
+    expect(statSync(join(folder, 'shared')).mode & 0o007).toBe(0);
+    if (owner !== undefined) {
+      expect(statSync(join(folder, 'shared/disk.ext4')).uid).toBe(owner.uid);
+      // What a QEMU that was taken over could replace by a link would be followed by root.
+      for (const path of ['shared', 'shared/sleep']) expect(statSync(join(folder, path)).uid).toBe(0);
+    }
+    const isLimited = readFileSync(`/proc/${pid}/cgroup`, 'utf8').includes('/moorage/shared-');
+    expect(isLimited).toBe(!('why' in findCgroups()));
   });
 
   test('belongs to one owner', async () => {

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { expect, onTestFinished, test } from 'vitest';
 import { defaultCacheDir, digestFolder, ensureBuilt } from '../../origin/images/cache.ts';
 import { moduleDependencies } from '../../origin/images/kernel.ts';
-import { qemuArguments, tscKhzFrom } from '../../origin/vm/arguments.ts';
+import { FIRST_FILE, inheritedFiles, qemuArguments, tscKhzFrom } from '../../origin/vm/arguments.ts';
 import { coalesce } from '../../origin/vm/coalesce.ts';
 import { RingBuffer } from '../../origin/vm/console.ts';
 
@@ -62,29 +62,27 @@ test.each([
   ['', undefined],
 ])('the counter frequency of %j', (cpuinfo, khz) => expect(tscKhzFrom(cpuinfo)).toBe(khz));
 
-test('paths cannot smuggle options into the command line', () => {
-  const args = qemuArguments({
-    spec: {
-      key: 'k',
-      dir: '/d',
-      image: { kernel: '/k', initrd: '/i', base: '/b,read-only=off', app: '/a' },
-      memoryMiB: 256,
-      cpus: 1,
-      diskMiB: 64,
-      hostname: 'h',
-    },
-    accelerator: 'kvm',
-    disk: '/d/x,"file.locking=off',
-    tscKhz: undefined,
-    memory: '/d/m',
-    readOnlyMemory: false,
-  });
+test('no path of the host is in the command line, so none can smuggle options into it', () => {
+  const spec = {
+    key: 'k',
+    dir: '/d',
+    image: { kernel: '/k', initrd: '/i', base: '/b,read-only=off', app: '/a' },
+    memoryMiB: 256,
+    cpus: 1,
+    diskMiB: 64,
+    hostname: 'h',
+  };
+  const files = inheritedFiles(spec, '/d/sleep/m');
+  const args = qemuArguments({ spec, accelerator: 'kvm', disk: 'disk.ext4', tscKhz: undefined, readOnlyMemory: false });
   const disks = args.filter((_, index) => args[index - 1] === '-blockdev').map((json) => JSON.parse(json) as object);
+  const set = (path: string) => files.indexOf(path);
   expect(disks).toMatchObject([
-    { 'node-name': 'base', 'read-only': true, file: { filename: '/b,read-only=off' } },
-    { 'node-name': 'app', 'read-only': true },
-    { 'node-name': 'data', file: { filename: '/d/x,"file.locking=off' } },
+    { 'node-name': 'base', 'read-only': true, file: { filename: `/dev/fdset/${set('/b,read-only=off')}` } },
+    { 'node-name': 'app', 'read-only': true, file: { filename: `/dev/fdset/${set('/a')}` } },
+    { 'node-name': 'data', file: { filename: 'disk.ext4' } },
   ]);
+  expect(args).toContain(`/proc/self/fd/${FIRST_FILE + set('/k')}`);
+  expect(args).toContain(`fd=${FIRST_FILE + set('/a')},set=${set('/a')}`);
   expect(args).toContain('-nodefaults');
   expect(args.join(' ')).not.toContain('netdev');
 });
