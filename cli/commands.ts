@@ -19,6 +19,11 @@ export const COMMANDS: Readonly<Record<string, Entry>> = {
     summary: 'serve one of them to a local MCP client, over stdin and stdout',
     load: () => import('./stdio/stdio.ts'),
   },
+  doctor: {
+    call: 'doctor',
+    summary: 'say what this host offers to the configuration, and what to do about the rest',
+    load: () => import('./doctor.ts'),
+  },
   machines: {
     call: 'machines',
     summary: 'list the machines of the router that runs here, with their states',

@@ -231,10 +231,10 @@ export class Machines implements ServerHost {
   }
 
   async #spec(definition: MachineDefinition, place?: Place): Promise<MachineSpec> {
-    const { memoryMiB, cpus, diskMiB } = definition;
+    const { memoryMiB, cpus, diskMiB, pids } = definition;
     const key = place?.key ?? definition.key;
     const { image } = await this.#provision(definition);
-    return { key, dir: this.#dir(key), image, memoryMiB, cpus, diskMiB, hostname: hostnameOf(key) };
+    return { key, dir: this.#dir(key), image, memoryMiB, cpus, diskMiB, pids, hostname: hostnameOf(key) };
   }
 
   #provision(definition: MachineDefinition): Promise<Provision> {

@@ -4,6 +4,7 @@
  */
 import { createHash } from 'node:crypto';
 import type { Isolation } from '../shared/config/isolation.ts';
+import type { Limits } from '../shared/config/limits.ts';
 import {
   type Config,
   type HttpServer,
@@ -66,6 +67,10 @@ export interface MachineDefinition {
   readonly memoryMiB: number;
   readonly cpus: number;
   readonly diskMiB: number;
+  /** Processes and threads of its servers. */
+  readonly pids: number;
+  /** Bytes a second that it may send, and receive; absent: as fast as they come. */
+  readonly networkRate: number | undefined;
   readonly sleep: SleepPolicy;
 }
 
@@ -89,6 +94,13 @@ function laziest(policies: readonly MachineServer['sleep'][]): SleepPolicy {
 const DEFAULT_MEMORY_MIB = 512;
 const DEFAULT_CPUS = 1;
 const DEFAULT_DISK_MIB = 2048;
+/** 64 servers of Node with a dozen threads each, and some more. */
+const DEFAULT_PIDS = 1024;
+
+/** What all machines that are awake may use together, in MiB: what is configured, else three quarters of the host's memory. */
+export function memoryBudgetMiB(configured: number | undefined, hostMiB: number): number {
+  return configured ?? Math.floor(hostMiB * 0.75);
+}
 
 /** The servers of the configuration that run at an origin. */
 export function serverDefinitions(config: Config): ServerDefinition[] {
@@ -110,8 +122,7 @@ export function serverDefinitions(config: Config): ServerDefinition[] {
 export function machineDefinitions(servers: readonly ServerDefinition[]): MachineDefinition[] {
   const byMachine = Map.groupBy(servers.filter(isProcessDefinition), (server) => server.machine);
   return [...byMachine].map(([key, members]) => {
-    const limit = (name: 'memory' | 'cpus' | 'disk') =>
-      members.map((m) => m.entry.limits[name]).find((v) => v !== undefined);
+    const limit = (name: keyof Limits) => members.map((m) => m.entry.limits[name]).find((v) => v !== undefined);
     return {
       key,
       isolation: members[0] ? isolationOf(members[0].entry) : 'server',
@@ -120,6 +131,8 @@ export function machineDefinitions(servers: readonly ServerDefinition[]): Machin
       memoryMiB: limit('memory') ?? DEFAULT_MEMORY_MIB,
       cpus: limit('cpus') ?? DEFAULT_CPUS,
       diskMiB: limit('disk') ?? DEFAULT_DISK_MIB,
+      pids: limit('pids') ?? DEFAULT_PIDS,
+      networkRate: limit('network'),
       sleep: laziest(members.map((member) => member.entry.sleep)),
     };
   });

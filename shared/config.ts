@@ -10,6 +10,7 @@ import { type Access, access } from './config/access.ts';
 import { type AuthConfig, authSchema, LOOPBACK_ONLY } from './config/auth.ts';
 import { image } from './config/image.ts';
 import { type Isolation, isolation } from './config/isolation.ts';
+import { LIMIT_NAMES, limits, memoryBudget } from './config/limits.ts';
 
 /** First path segments that are ours; a server cannot have such a name. */
 export const RESERVED_NAMES: readonly string[] = [
@@ -34,12 +35,6 @@ export const serverName = z
   )
   .refine((name) => !RESERVED_NAMES.includes(name), 'this name is reserved for a path of Moorage itself');
 
-/** Sizes such as `512M` or `2G` (powers of 1024), as MiB. */
-const size = z
-  .string()
-  .regex(/^[1-9][0-9]*[MG]$/, 'write a size such as "512M" or "2G"')
-  .transform((text) => Number(text.slice(0, -1)) * (text.endsWith('G') ? 1024 : 1));
-
 /** Durations such as `90s`, `30m`, `24h` or `7d`, as seconds. */
 const duration = z
   .string()
@@ -55,12 +50,6 @@ const discovery = {
   /** Copies older than this are fetched anew. */
   discoveryMaxAge: duration.optional(),
 };
-
-const limits = z.strictObject({
-  memory: size.refine((mib) => mib >= 128, 'a machine needs at least "128M"').optional(),
-  cpus: z.number().int().min(1).max(64).optional(),
-  disk: size.refine((mib) => mib >= 64, 'a machine needs a disk of at least "64M"').optional(),
-});
 
 /** A duration in milliseconds; `never` is `Infinity`. */
 const idleTime = z.union([
@@ -261,6 +250,8 @@ export const configSchema = z.strictObject({
         .string()
         .regex(/^(127\.0\.0\.1|\[::1\]):[0-9]{1,5}$/, 'write "127.0.0.1:PORT"')
         .optional(),
+      /** Of all machines that are awake; the default is three quarters of the host's memory. */
+      memory: memoryBudget.optional(),
     })
     .default({ id: 'local' }),
 });
@@ -279,7 +270,12 @@ export interface Config {
   readonly aggregate: { readonly servers: readonly string[]; readonly tools: readonly string[] };
   /** Who may use what; undefined: whoever is let in may use everything. */
   readonly access?: Access | undefined;
-  readonly origin: { readonly id: string; readonly listen?: string | undefined };
+  readonly origin: {
+    readonly id: string;
+    readonly listen?: string | undefined;
+    /** MiB. */
+    readonly memory?: number | undefined;
+  };
   /** Things that were read and have no effect, worth one line to the owner. */
   readonly warnings: readonly string[];
 }
@@ -376,7 +372,7 @@ function machineProblems(servers: ReadonlyMap<string, ServerEntry>): string[] {
       problems.push(
         `mcpServers.${name}.machine: the machine of a session belongs to one server, "${other.name}" cannot share it`,
       );
-    for (const key of ['memory', 'cpus', 'disk'] as const) {
+    for (const key of LIMIT_NAMES) {
       const [a, b] = [other.entry.limits[key], entry.limits[key]];
       if (a !== undefined && b !== undefined && a !== b) {
         problems.push(

@@ -24,6 +24,7 @@ import {
   SendWindow,
   type TerminalSize,
 } from './mux.ts';
+import { amongServers } from './servers-group.ts';
 import { Terminal } from './terminal.ts';
 
 export const GUEST_PATH = '/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin';
@@ -71,7 +72,7 @@ export class GuestProcess {
     this.#terminal = terminal && new Terminal(terminal);
     const [file = '', ...args] = this.#terminal?.wrap(argv) ?? argv;
     const stdio = this.#terminal ? 'ignore' : 'pipe';
-    this.#child = spawn(file, args, { cwd, env: { ...BASE_ENV, ...env }, detached: true, stdio });
+    this.#child = amongServers(() => spawn(file, args, { cwd, env: { ...BASE_ENV, ...env }, detached: true, stdio }));
     this.#stdin = this.#terminal?.input ?? this.#child.stdin;
     const stdout = this.#terminal?.output ?? this.#child.stdout;
     const { stderr } = this.#child;
@@ -182,7 +183,7 @@ export class GuestProcess {
     this.#exited = true;
     this.#terminal?.close();
     for (const output of this.#outputs) output.ended = true;
-    this.#port.send(encodeJson(FRAME.failed, this.#id, { message: error.message }));
+    this.#port.send(encodeJson(FRAME.failed, this.#id, { message: explain(error) }));
     this.#onClosed();
   }
 
@@ -196,6 +197,10 @@ interface Spec {
   env: Record<string, string>;
   cwd: string;
   terminal: TerminalSize | undefined;
+}
+
+function explain(error: NodeJS.ErrnoException): string {
+  return error.code === 'EAGAIN' ? 'the machine runs as many processes as "limits.pids" allows' : error.message;
 }
 
 function parseSpec(spec: Record<string, unknown>): Spec {

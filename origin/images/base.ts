@@ -27,11 +27,24 @@ mount -t tmpfs -o mode=1777 shm /dev/shm
 mount -t tmpfs -o mode=755 run /run
 mount -t tmpfs -o mode=1777 tmp /tmp
 ip link set lo up
+mount -t cgroup2 -o favordynmods cgroup /sys/fs/cgroup
+cd /sys/fs/cgroup
+echo '+pids +cpu' >cgroup.subtree_control
+mkdir agent servers
+echo 1000 >agent/cpu.weight
 read -r arguments </proc/cmdline
 for argument in $arguments; do
-  case $argument in moorage.hostname=*) echo "\${argument#*=}" >/proc/sys/kernel/hostname ;; esac
+  case $argument in
+    moorage.hostname=*) echo "\${argument#*=}" >/proc/sys/kernel/hostname ;;
+    moorage.pids=*) echo "\${argument#*=}" >servers/pids.max ;;
+  esac
 done
-node /opt/moorage/agent.cjs </dev/null &
+cd /
+(
+  echo 0 >/sys/fs/cgroup/agent/cgroup.procs
+  echo -1000 >/proc/self/oom_score_adj
+  exec node /opt/moorage/agent.cjs </dev/null
+) &
 wait $!
 kill -9 -1
 sync

@@ -34,10 +34,9 @@ export async function probeAccelerator(options: ProbeOptions): Promise<Accelerat
   const unusable = openFailure();
   if (unusable !== undefined) return slow(unusable);
   const version = (await run(options.qemu, ['--version'], { code: 'qemu-failed' })).split('\n')[0] ?? '';
-  const bootId = readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
-  const key = [bootId, version, options.kernel, options.initrd].join(' ');
-  const file = join(options.cacheDir, 'accelerator.json');
-  const known = await readVerdict(file, key);
+  const key = [bootId(), version, options.kernel, options.initrd].join(' ');
+  const file = verdictFile(options.cacheDir);
+  const known = await readVerdict(file, (stored) => stored === key);
   if (known !== undefined) return known;
   const verdict = await bootProbe(options);
   await mkdir(options.cacheDir, { recursive: true, mode: 0o700 });
@@ -46,6 +45,16 @@ export async function probeAccelerator(options: ProbeOptions): Promise<Accelerat
   await rename(temporary, file);
   return verdict;
 }
+
+/** What is known without booting anything; undefined when only a boot could tell. */
+export async function knownAccelerator(cacheDir: string): Promise<Accelerator | undefined> {
+  const unusable = openFailure();
+  if (unusable !== undefined) return slow(unusable);
+  return await readVerdict(verdictFile(cacheDir), (stored) => stored.startsWith(`${bootId()} `));
+}
+
+const verdictFile = (cacheDir: string): string => join(cacheDir, 'accelerator.json');
+const bootId = (): string => readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
 
 function slow(why: string): Accelerator {
   return { accelerator: 'tcg', reason: `software emulation (slow): ${why}` };
@@ -63,10 +72,10 @@ function openFailure(): string | undefined {
   }
 }
 
-async function readVerdict(file: string, key: string): Promise<Accelerator | undefined> {
+async function readVerdict(file: string, trusted: (key: string) => boolean): Promise<Accelerator | undefined> {
   try {
     const stored = JSON.parse(await readFile(file, 'utf8')) as { key?: unknown } & Accelerator;
-    if (stored.key === key) return { accelerator: stored.accelerator, reason: stored.reason };
+    if (trusted(String(stored.key))) return { accelerator: stored.accelerator, reason: stored.reason };
   } catch {
     // Absent or unreadable: ask KVM again.
   }

@@ -22,7 +22,7 @@ export interface ArgumentOptions {
 }
 
 /** Forbids QEMU what it never needs after start, should a guest take it over. */
-const SANDBOX = 'on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny';
+export const SANDBOX = 'on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny';
 /** The x86-64-v2 level, which prebuilt native modules may assume, on top of what the emulator offers by default. */
 const EMULATED_CPU = 'qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt,+cx16,+lahf-lm';
 
@@ -111,6 +111,7 @@ function kernelArguments(spec: MachineSpec, accelerator: 'kvm' | 'tcg', tscKhz: 
     'panic=-1',
     'cryptomgr.notests',
     `moorage.hostname=${spec.hostname}`,
+    ...(spec.pids === undefined ? [] : [`moorage.pids=${spec.pids}`]),
   ];
   if (accelerator === 'tcg') {
     // Emulated timers make the kernel's calibration of the counter fail at times, and the guest then hangs for ever.

@@ -81,8 +81,8 @@ export function release(dir: string): void {
 export async function evictLeftover(dir: string): Promise<boolean> {
   const record = readRecord(dir);
   if (record === undefined) return false;
-  const alive = () => processStart(record.pid) === record.start && isOurs(dir, record.pid);
-  if (!alive()) {
+  const alive = () => processStart(record.pid) === record.start;
+  if (!alive() || !isOurs(dir, record.pid)) {
     release(dir);
     return false;
   }

@@ -78,6 +78,8 @@ export interface MachineSpec {
   cpus: number;
   /** Size of the data disk when it is first made; an existing disk is never shrunk and keeps its size. */
   diskMiB: number;
+  /** Processes and threads of everything that is started in it, at most; holds from its next boot. */
+  pids?: number;
   hostname: string;
 }
 

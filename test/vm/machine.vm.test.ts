@@ -39,7 +39,16 @@ let machine: QemuMachine;
 
 function specOf(name: string, withApp = false): MachineSpec {
   const files = withApp && app.path !== undefined ? { ...image, app: app.path } : image;
-  return { key: name, dir: join(folder, name), image: files, memoryMiB: 256, cpus: 1, diskMiB: 256, hostname: name };
+  return {
+    key: name,
+    dir: join(folder, name),
+    image: files,
+    memoryMiB: 256,
+    cpus: 1,
+    diskMiB: 256,
+    pids: 128,
+    hostname: name,
+  };
 }
 
 const shell = (script: string, on: RunningMachine = machine) =>
@@ -199,6 +208,22 @@ describe.runIf(inject('guests'))('a machine', () => {
     child.stdin.end('later');
     await machine.resume();
     expect(await text(child.stdout)).toBe('later');
+  });
+
+  test('a fork bomb fills its share and no more: the machine starts nothing else, and can be told to end it', async () => {
+    const bomb = await shell('bomb() { bomb | bomb & }; bomb 2>/dev/null; echo lit; sleep 1000');
+    await new Promise((resolve) => bomb.stdout.once('data', resolve));
+    const refusal = async (): Promise<string> => {
+      for (;;) {
+        const child = await shell('true').catch((error: Error) => error);
+        if (child instanceof Error) return child.message;
+        await child.exited;
+      }
+    };
+    expect(await refusal()).toMatch(/limits\.pids/);
+    bomb.kill('SIGKILL');
+    await bomb.exited;
+    expect(await output('cat /sys/fs/cgroup/servers/pids.max')).toBe('128\n');
   });
 
   test('its QEMU stands in every wall that this host has', async () => {
