@@ -1,5 +1,5 @@
 /**
- * Owns the owner's log: one file for the agent, one per server for its stderr, each rotated once at a bound.
+ * Owns the owner's log: one file for the agent, one per server for its stderr, one per machine for its connections, each rotated once at a bound.
  *
  * Invariants: lines are cut at 8 KiB and control characters are made visible (a server's stderr must not drive the
  * owner's terminal); a full disk never takes the agent down.
@@ -14,6 +14,8 @@ export interface Log {
   error(text: string): void;
   /** One line of a server's stderr. */
   server(name: string, line: string): void;
+  /** One line of what a machine did that its owner may want to look up: its connections. */
+  machine(key: string, line: string): void;
 }
 
 const MAX_FILE_BYTES = 10 * 1024 * 1024;
@@ -56,5 +58,6 @@ export function openLog(dir: string, print: (line: string) => void, now: () => n
     warn: at('warning', true),
     error: at('error', true),
     server: (name, line) => append(`server-${name}.log`, printable(line)),
+    machine: (key, line) => append(`machine-${key}.log`, printable(line)),
   };
 }

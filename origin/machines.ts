@@ -10,6 +10,7 @@ import type { Isolation } from '../shared/config/isolation.ts';
 import { MoorageError } from '../shared/errors.ts';
 import type { TakenOver } from './bridge/take-over.ts';
 import type { ServerHost } from './bridge/upstreams.ts';
+import { Gateway } from './egress/gateway.ts';
 import type { Log } from './log.ts';
 import { homeOf, noteOwner, noteUse, type Place, placesIn } from './places.ts';
 import { processMachine } from './process/driver.ts';
@@ -234,7 +235,9 @@ export class Machines implements ServerHost {
     const { memoryMiB, cpus, diskMiB, pids } = definition;
     const key = place?.key ?? definition.key;
     const { image } = await this.#provision(definition);
-    return { key, dir: this.#dir(key), image, memoryMiB, cpus, diskMiB, pids, hostname: hostnameOf(key) };
+    const hostname = hostnameOf(key);
+    const egress = new Gateway({ rules: definition.egress, log: (line) => this.#options.log.machine(key, line) });
+    return { key, dir: this.#dir(key), image, memoryMiB, cpus, diskMiB, pids, hostname, egress };
   }
 
   #provision(definition: MachineDefinition): Promise<Provision> {

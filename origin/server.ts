@@ -3,6 +3,7 @@
  * The deployment id is the digest of everything that decides what runs.
  */
 import { createHash } from 'node:crypto';
+import { type EgressRule, unionOf } from '../shared/config/egress.ts';
 import type { Isolation } from '../shared/config/isolation.ts';
 import type { Limits } from '../shared/config/limits.ts';
 import {
@@ -72,6 +73,8 @@ export interface MachineDefinition {
   /** Bytes a second that it may send, and receive; absent: as fast as they come. */
   readonly networkRate: number | undefined;
   readonly sleep: SleepPolicy;
+  /** What its programs may connect to: all that one of its servers may. */
+  readonly egress: readonly EgressRule[];
 }
 
 const DEFAULT_SLEEP_MS = { pauseAfter: 10_000, hibernateAfter: 300_000, stopAfter: Number.POSITIVE_INFINITY } as const;
@@ -107,8 +110,8 @@ export function serverDefinitions(config: Config): ServerDefinition[] {
   const definitions: ServerDefinition[] = [];
   for (const [name, entry] of config.servers) {
     if (isEdgeServer(entry)) continue;
-    // When it sleeps decides nothing about what runs.
-    const { sleep: _, ...what } = entry as Partial<MachineServer>;
+    // When it sleeps and what it may connect to decide nothing about what runs.
+    const { sleep: _sleep, egress: _egress, ...what } = entry as Partial<MachineServer>;
     const deployment = createHash('sha256')
       .update(JSON.stringify([name, what]))
       .digest('hex')
@@ -134,6 +137,7 @@ export function machineDefinitions(servers: readonly ServerDefinition[]): Machin
       pids: limit('pids') ?? DEFAULT_PIDS,
       networkRate: limit('network'),
       sleep: laziest(members.map((member) => member.entry.sleep)),
+      egress: unionOf(members.map((member) => member.entry.egress ?? [])),
     };
   });
 }

@@ -8,6 +8,7 @@ import { type ParseError, parse, printParseErrorCode } from 'jsonc-parser';
 import { z } from 'zod';
 import { type Access, access } from './config/access.ts';
 import { type AuthConfig, authSchema, LOOPBACK_ONLY } from './config/auth.ts';
+import { egress } from './config/egress.ts';
 import { image } from './config/image.ts';
 import { type Isolation, isolation } from './config/isolation.ts';
 import { LIMIT_NAMES, limits, memoryBudget } from './config/limits.ts';
@@ -119,6 +120,8 @@ const machineServer = z.strictObject({
   isolation: isolation.optional(),
   process: sharing,
   limits: limits.default({}),
+  /** What it may connect to: nothing, without it. */
+  egress: egress.optional(),
   ...discovery,
   sleep: sleep.optional(),
   ...clientOnly,
@@ -322,6 +325,8 @@ export function parseConfigObject(value: unknown): Config {
         warnings.push(`mcpServers.${name}: sleep has no effect on a plain process`);
       if (checked.data.runtime === 'process' && checked.data.image !== undefined)
         warnings.push(`mcpServers.${name}: image has no effect on a plain process`);
+      if (checked.data.runtime === 'process' && checked.data.egress !== undefined)
+        warnings.push(`mcpServers.${name}: egress has no effect on a plain process: it has the host's whole network`);
     }
     const ignored = CLIENT_ONLY.filter((key) => typeof entry === 'object' && entry !== null && key in entry);
     if (ignored.length > 0)

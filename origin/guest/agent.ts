@@ -5,6 +5,7 @@
  * pipe breaks or the protocol is violated it exits, and init then syncs the disk and powers the machine off.
  */
 import { existsSync, readFileSync } from 'node:fs';
+import { Egress } from './egress.ts';
 import { Gate } from './gate.ts';
 import { HOLDS_FOLDER, heldForMs } from './holds.ts';
 import {
@@ -19,6 +20,7 @@ import {
   FrameDecoder,
   FrameError,
   MAX_STREAMS,
+  OUTGOING,
   PROTOCOL_VERSION,
 } from './mux.ts';
 import { findPort, openPort } from './port.ts';
@@ -53,6 +55,9 @@ async function control(request: Record<string, unknown>): Promise<Record<string,
     case 'time':
       await setClock(Number(request.ms));
       return {};
+    case 'egress':
+      await egress.allow(request.allow);
+      return {};
     case 'thaw':
       await thaw(request);
       return {};
@@ -76,7 +81,10 @@ async function freeze(request: Record<string, unknown>): Promise<void> {
 }
 
 async function thaw({ ms, seed, fresh }: Record<string, unknown>): Promise<void> {
-  if (fresh === true) for (const child of processes.values()) child.reset();
+  if (fresh === true) {
+    for (const child of processes.values()) child.reset();
+    egress.reset();
+  }
   gate.open(fresh === true);
   await setClock(Number(ms));
   if (typeof seed === 'string') await syscalls.reseed(Buffer.from(seed, 'base64'));
@@ -106,6 +114,10 @@ function open(frame: Frame): void {
 }
 
 function handle(frame: Frame): void {
+  if (frame.stream >= OUTGOING) {
+    egress.handle(frame);
+    return;
+  }
   const child = processes.get(frame.stream);
   switch (frame.type) {
     case FRAME.control: {
@@ -157,5 +169,8 @@ const port = openPort(
 const gate = new Gate(port);
 gate.onDrain = () => {
   for (const child of processes.values()) child.resume();
+  egress.resume();
 };
+const egress = new Egress(gate);
 gate.send(encodeFrame(FRAME.hello, 0, Buffer.from([PROTOCOL_VERSION])));
+egress.start();

@@ -5,7 +5,7 @@
  * and are sent when it opens. Before the host is told that the machine is frozen, everything said earlier has left, so a
  * snapshot never cuts a frame in two and either end may be replaced.
  */
-import { FRAME } from './mux.ts';
+import { FRAME, OUTGOING } from './mux.ts';
 import type { Port } from './port.ts';
 
 export class Gate {
@@ -35,11 +35,13 @@ export class Gate {
     this.#waiting ??= [];
   }
 
-  /** With `fresh` the host has forgotten the credit it gave: what was said about it is dropped. */
+  /** With `fresh` the host has forgotten the credit it gave, and all connections: what was said about these is dropped. */
   open(fresh: boolean): void {
     const waiting = this.#waiting ?? [];
     this.#waiting = undefined;
-    for (const frame of waiting) if (!fresh || frame[0] !== FRAME.credit) this.#port.send(frame);
+    for (const frame of waiting) if (!fresh || !isForgotten(frame)) this.#port.send(frame);
     this.onDrain();
   }
 }
+
+const isForgotten = (frame: Buffer): boolean => frame[0] === FRAME.credit || frame.readUInt32LE(1) >= OUTGOING;

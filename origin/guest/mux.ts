@@ -18,19 +18,28 @@
  * | signal  | h->g | u8 number                                 | signal the process group; see `terminal.ts`   |
  * | resize  | h->g | u16 columns, u16 rows                     | the window of its terminal has another size   |
  * | exit    | g->h | JSON `{code, signal}`                     | the process ended; output may still follow    |
+ * | connect | g->h | JSON `{host, port}`                       | a program wants this connection, as this stream |
+ * | reset   | both | empty                                     | the connection is over at once                |
+ * | note    | g->h | JSON, see `egress.ts`                     | why a program got no connection, for the log  |
  *
- * Operations of `control`: `ping`; `sync`; `time {ms}`; `shutdown {graceMs}`;
+ * A connection is a stream that the guest opens: its number is OUTGOING or more, each larger than the one before. The host
+ * answers `opened` or `failed`; then `stdout` is what the program sends, `stdin` what it gets, each with `end` and credit.
+ * It is over when both have ended, or with `reset`.
+ *
+ * Operations of `control`: `ping`; `sync`; `time {ms}`; `shutdown {graceMs}`; `egress {allow}`: what programs may reach, for
+ * the guest to know which names to answer (the host decides again, for every connection);
  * `freeze {force}`: the guest writes its disks and replies either `{heldMs}` (somebody inside asks to stay awake, nothing
  * changed) or `{frozen: true}` as its last frame. Neither end then sends until
  * `thaw {ms, seed?, fresh}`: sets the clock, credits `seed` (base64) to the random numbers. `fresh` says that the host's end
- * is a new one which knows the streams but not their credit: all windows are full again.
+ * is a new one which knows the streams but not their credit: all windows are full again. It knows no connections: these are
+ * reset without a word.
  *
  * Invariants: a frame longer than MAX_PAYLOAD, of an unknown type, or beyond its sender's credit is a FrameError, after
  * which the pipe must be dropped. A decoder holds at most one frame. A sender never has more than WINDOW bytes of one
  * channel unconsumed, so memory is bounded by processes x channels x WINDOW on either side.
  */
 
-export const PROTOCOL_VERSION = 2;
+export const PROTOCOL_VERSION = 3;
 /** Largest payload of any frame, in bytes (an `open` with a big environment is the largest legitimate one). */
 export const MAX_PAYLOAD = 128 * 1024;
 /** Largest chunk of process data in one frame: short enough that one stream cannot hold up the others for long. */
@@ -39,6 +48,10 @@ export const MAX_CHUNK = 32 * 1024;
 export const WINDOW = 256 * 1024;
 /** Processes that may exist at once. */
 export const MAX_STREAMS = 128;
+/** Connections that may be open at once. */
+export const MAX_CONNECTIONS = 128;
+/** Numbers of streams from here on are connections. */
+export const OUTGOING = 0x8000_0000;
 export const HEADER = 9;
 
 export const FRAME = {
@@ -55,9 +68,12 @@ export const FRAME = {
   signal: 11,
   exit: 12,
   resize: 13,
+  connect: 14,
+  reset: 15,
+  note: 16,
 } as const;
 export type FrameType = (typeof FRAME)[keyof typeof FRAME];
-const LAST_TYPE = FRAME.resize;
+const LAST_TYPE = FRAME.note;
 
 /** A data channel of a process, as its number in `end` and `credit` frames (the same as its file descriptor). */
 export const CHANNEL = { stdin: 0, stdout: 1, stderr: 2 } as const;

@@ -20,13 +20,15 @@ import {
   FrameError,
   MAX_PAYLOAD,
   MAX_STREAMS,
+  OUTGOING,
   PROTOCOL_VERSION,
 } from '../guest/mux.ts';
-import type { ProcessSpec, ServerProcess } from './driver.ts';
+import { GuestConnections } from './connections.ts';
+import type { Egress, ProcessSpec, ServerProcess } from './driver.ts';
 import { MachineError } from './error.ts';
 import { RemoteProcess } from './process.ts';
 
-const MAX_STREAM_ID = 0xffff_ffff;
+const MAX_STREAM_ID = OUTGOING - 1;
 /** A guest that asks to stay awake is asked again after this, in milliseconds. */
 const LONGEST_HOLD_MS = 24 * 3_600_000;
 
@@ -49,6 +51,8 @@ export class GuestChannel {
   readonly #controls = new Map<number, Waiter>();
   readonly #hello = Promise.withResolvers<void>();
   readonly #onClosed: (error: MachineError) => void;
+  readonly #egress: Egress | undefined;
+  readonly #connections: GuestConnections;
   #decoder = new FrameDecoder();
   #pipe: Duplex | undefined;
   /** Frames that wait for the thaw; there exactly while the guest is frozen or freezing. */
@@ -63,8 +67,10 @@ export class GuestChannel {
   readonly hello: Promise<void> = this.#hello.promise;
 
   /** `onClosed` is called once, with the reason. With `asleep` the guest is a frozen one, whose processes are running. */
-  constructor(onClosed: (error: MachineError) => void, asleep?: ChannelState) {
+  constructor(onClosed: (error: MachineError) => void, asleep?: ChannelState, egress?: Egress) {
     this.#onClosed = onClosed;
+    this.#egress = egress;
+    this.#connections = new GuestConnections((frame) => this.#send(frame), egress);
     this.hello.catch(() => undefined);
     if (asleep === undefined) return;
     this.#greeted = true;
@@ -115,6 +121,11 @@ export class GuestChannel {
     if (reply.frozen === true) return 0;
     this.#release();
     return Math.min(Math.max(1, Number(reply.heldMs) || 0), LONGEST_HOLD_MS);
+  }
+
+  /** Cuts the connections of a frozen guest whose QEMU is gone. Its programs learn it when they wake. */
+  resetConnections(): void {
+    this.#connections.reset();
   }
 
   /** Lets a frozen guest, whose processors run again, speak. Resolves when its clock is right. Rejects as `control`. */
@@ -190,6 +201,7 @@ export class GuestChannel {
     this.#controls.clear();
     for (const child of [...this.#processes.values()]) child.lost(reason);
     this.#processes.clear();
+    this.#connections.drop();
     this.#onClosed(reason);
   }
 
@@ -238,6 +250,14 @@ export class GuestChannel {
     if (this.#frozen) throw new FrameError('the guest spoke although it is frozen');
     if (frame.type === FRAME.control) {
       this.#settleControl(decodeJson(frame));
+      return;
+    }
+    if (frame.type === FRAME.note) {
+      this.#egress?.note(decodeJson(frame));
+      return;
+    }
+    if (frame.stream >= OUTGOING) {
+      this.#connections.handle(frame);
       return;
     }
     const child = this.#processes.get(frame.stream);

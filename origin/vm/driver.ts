@@ -81,6 +81,35 @@ export interface MachineSpec {
   /** Processes and threads of everything that is started in it, at most; holds from its next boot. */
   pids?: number;
   hostname: string;
+  /** Who makes the connections that its programs want; without it they get none. */
+  egress?: Egress;
+}
+
+/** A connection that a program in the machine wants. Whoever gets it accepts it, then carries both streams, or refuses it. */
+export interface GuestConnection {
+  /** As the guest says it, unchecked. */
+  readonly target: Readonly<Record<string, unknown>>;
+  /** What the program sends, with backpressure. It ends, or is destroyed when the connection is over. */
+  readonly up: Readable;
+  /** What the program gets. */
+  readonly down: Writable;
+  /** Aborted when it is over before both streams have ended. */
+  readonly gone: AbortSignal;
+  accept(): void;
+  /** The program sees a reset, as after `reset`: its own connect succeeded inside the machine. */
+  refuse(why: string): void;
+  reset(): void;
+}
+
+/** The network of one machine: what it is told that it may reach, and who decides and dials (`origin/egress/`). */
+export interface Egress {
+  /** For the guest to know which names to answer; never relied on. */
+  readonly allow: readonly { readonly kind: string; readonly host: string; readonly port: number }[];
+  connect(connection: GuestConnection): void;
+  /** There are too many already: to be refused. */
+  overflow(connection: GuestConnection): void;
+  /** What the guest says of connections that were not even asked for, unchecked. */
+  note(note: Readonly<Record<string, unknown>>): void;
 }
 
 /** Why a machine ended, for logs: one sentence, and the last lines of its serial console (at most 16 KiB). */

@@ -137,7 +137,7 @@ export class RemoteProcess implements ServerProcess {
 }
 
 /** stdin: a write completes when its last byte has been sent, and bytes are sent only against credit. */
-class InputStream extends Writable {
+export class InputStream extends Writable {
   readonly #id: number;
   readonly #send: Send;
   readonly #window = new SendWindow();
@@ -198,7 +198,7 @@ class InputStream extends Writable {
 }
 
 /** stdout or stderr: credits follow what has been read out of the stream's buffer. */
-class OutputStream extends Readable {
+export class OutputStream extends Readable {
   readonly #id: number;
   readonly #channel: Channel;
   readonly #send: Send;

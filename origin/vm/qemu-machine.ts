@@ -68,9 +68,13 @@ export class QemuMachine implements RunningMachine, Sleepable {
     this.#limits = DEADLINES[host.accelerator];
     this.#fresh = asleep !== undefined;
     this.gone = this.#gone.promise;
-    this.#channel = new GuestChannel((error) => {
-      if (error.code === 'guest-protocol') void this.#qemu?.kill(error.message);
-    }, asleep);
+    this.#channel = new GuestChannel(
+      (error) => {
+        if (error.code === 'guest-protocol') void this.#qemu?.kill(error.message);
+      },
+      asleep,
+      host.spec.egress,
+    );
     this.sync = coalesce(async () => {
       await this.#channel.control('sync', this.#limits.sync);
     });
@@ -114,6 +118,9 @@ export class QemuMachine implements RunningMachine, Sleepable {
     try {
       await Promise.race([this.#channel.hello.catch(() => failure.promise), failure.promise]);
       await Promise.race([this.#channel.control('time', remaining, { ms: Date.now() }), failure.promise]);
+      const { allow = [] } = this.#host.spec.egress ?? {};
+      if (allow.length > 0)
+        await Promise.race([this.#channel.control('egress', remaining, { allow }), failure.promise]);
     } finally {
       clearTimeout(aliveTimer);
       clearTimeout(bootTimer);
@@ -193,6 +200,7 @@ export class QemuMachine implements RunningMachine, Sleepable {
     }
     this.#qemu = undefined;
     this.#memory = undefined;
+    this.#channel.resetConnections();
     await qemu.kill('it sleeps');
     await snapshot.sweep(sealed.files).catch(() => undefined);
     return { bytes: sealed.bytes };
@@ -247,6 +255,8 @@ export class QemuMachine implements RunningMachine, Sleepable {
     this.#fresh = false;
     const extra = seed === undefined ? {} : { seed: seed.toString('base64') };
     await this.#channel.thaw(this.#limits.thaw, { ms: Date.now(), fresh, ...extra });
+    // The list may be another one than that of the agent which let it fall asleep.
+    if (fresh) await this.#channel.control('egress', this.#limits.thaw, { allow: this.#host.spec.egress?.allow ?? [] });
   }
 
   #start(memory: string, devices?: Buffer): QemuProcess {

@@ -163,6 +163,7 @@ const log: Log = {
   warn: () => undefined,
   error: () => undefined,
   server: () => undefined,
+  machine: () => undefined,
 };
 
 describe.each<[string, () => Correlates]>([

@@ -16,7 +16,14 @@ import type { JsonRpcRequest } from '../../shared/jsonrpc.ts';
 
 const warnings: string[] = [];
 const quiet = () => undefined;
-const log: Log = { debug: quiet, info: quiet, warn: (text) => warnings.push(text), error: quiet, server: quiet };
+const log: Log = {
+  debug: quiet,
+  info: quiet,
+  warn: (text) => warnings.push(text),
+  error: quiet,
+  server: quiet,
+  machine: quiet,
+};
 const freshPath = () => join(mkdtempSync(join(tmpdir(), 'moorage-journal-')), 'streams.db');
 const journalAt = (path = freshPath(), now?: () => number) => new Journal({ path, log, ...(now ? { now } : {}) });
 

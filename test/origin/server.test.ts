@@ -28,9 +28,9 @@ test.each<[string, unknown[], object]>([
   expect(sleepOf(...sleeps)).toEqual(policy);
 });
 
-test('its sleep is no part of what runs', () => {
-  const [a, b] = [undefined, 'always-on'].map(
-    (sleep) => serverDefinitions(parseConfig(JSON.stringify({ mcpServers: { s: { command: 'x', sleep } } })))[0],
+test.each([{ sleep: 'always-on' }, { egress: ['a.example:443'] }])('%j is no part of what runs', (said) => {
+  const [a, b] = [{}, said].map(
+    (one) => serverDefinitions(parseConfig(JSON.stringify({ mcpServers: { s: { command: 'x', ...one } } })))[0],
   );
   expect(a?.deployment).toBe(b?.deployment);
 });

@@ -41,6 +41,7 @@ beforeEach(() => {
     warn: (text) => void warnings.push(text),
     error: (text) => void warnings.push(text),
     server: (_name, line) => void stderr.push(line),
+    machine: () => undefined,
   };
   const host: ServerHost = {
     lease: async () => ({ machine, release: () => undefined }),

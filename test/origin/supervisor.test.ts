@@ -52,6 +52,7 @@ beforeEach(() => {
     warn: (text) => void warnings.push(text),
     error: (text) => void warnings.push(text),
     server: () => undefined,
+    machine: () => undefined,
   };
   supervisor = new Supervisor({ log });
   const boot = async () => {

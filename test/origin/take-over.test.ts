@@ -16,7 +16,7 @@ import { modern, textOf } from '../support/origin.ts';
 
 const script = (name: string) => new URL(`../support/${name}.mjs`, import.meta.url).pathname;
 const quiet = () => undefined;
-const log: Log = { debug: quiet, info: quiet, warn: quiet, error: quiet, server: quiet };
+const log: Log = { debug: quiet, info: quiet, warn: quiet, error: quiet, server: quiet, machine: quiet };
 
 let processes: Map<number, ServerProcess>;
 let machine: RunningMachine;

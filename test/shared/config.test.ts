@@ -89,6 +89,11 @@ describe('moorage.jsonc', () => {
       withServers({ a: { command: 'x', discoveryMaxAge: '24' } }),
       /^mcpServers\.a\.discoveryMaxAge: write a duration/,
     ],
+    [
+      'a host without a port',
+      withServers({ a: { command: 'x', egress: ['b.example:443', 'api.github.com'] } }),
+      /^mcpServers\.a\.egress\.1: "api\.github\.com" names no port: write HOST:PORT/,
+    ],
     ['no command', withServers({ a: { args: [] } }), /^mcpServers\.a\.command: /],
     [
       'a bad size',

@@ -75,6 +75,7 @@ export async function startOrigin(mcpServers: Record<string, object>): Promise<O
     warn: note,
     error: note,
     server: (name, line) => note(`[${name}] ${line}`),
+    machine: (key, line) => note(`[machine ${key}] ${line}`),
   };
   const machines = new Machines({
     definitions: machineDefinitions(servers),
