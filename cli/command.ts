@@ -36,3 +36,9 @@ export function textOf(input: Input, name: string): string | undefined {
   const value = input.values[name];
   return typeof value === 'string' ? value : undefined;
 }
+
+/** The texts of an option that may be repeated. */
+export function textsOf(input: Input, name: string): readonly string[] {
+  const value = input.values[name];
+  return Array.isArray(value) ? value : [];
+}

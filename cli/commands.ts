@@ -34,4 +34,9 @@ export const COMMANDS: Readonly<Record<string, Entry>> = {
     summary: 'say whether a caller may use a tool, and which rule of "access" decides it',
     load: () => import('./policy.ts'),
   },
+  token: {
+    call: 'token create|list|revoke',
+    summary: 'make, list and revoke bearer tokens of the edge',
+    load: () => import('./token.ts'),
+  },
 };

@@ -9,6 +9,7 @@ import { z } from 'zod';
 import { MoorageError } from '../shared/errors.ts';
 import { importKey } from '../shared/grant.ts';
 import type { Aggregate } from './aggregate/object.ts';
+import type { Tokens } from './auth/tokens/object.ts';
 import type { Directory } from './directory/object.ts';
 import type { Lane } from './lane/object.ts';
 import type { Origin } from './origin/object.ts';
@@ -21,6 +22,7 @@ export interface Env extends Settings {
   readonly ORIGIN: DurableObjectNamespace<Origin>;
   readonly LANE: DurableObjectNamespace<Lane>;
   readonly AGGREGATE: DurableObjectNamespace<Aggregate>;
+  readonly TOKENS: DurableObjectNamespace<Tokens>;
   /** The edge's private Ed25519 key, a JWK as JSON. Secret. */
   readonly MOORAGE_EDGE_KEY?: string;
   /** What session ids are authenticated with: any text of 32 bytes or more. Secret. */

@@ -12,6 +12,7 @@ import { serveAggregate } from './aggregate/serve.ts';
 import { authenticate } from './auth/authenticate.ts';
 import { checkHost, checkOrigin } from './auth/browser.ts';
 import { METADATA_PATH } from './auth/challenge.ts';
+import { endWithCredential } from './auth/ending.ts';
 import { metadataOf } from './auth/metadata.ts';
 import { ALL_SERVERS, type Resource, serverResource } from './auth/resource.ts';
 import { authOf, baseOf } from './auth/settings.ts';
@@ -104,13 +105,14 @@ const endpoint =
   async (context: Context<{ Bindings: Env }, '/:server/x'>): Promise<Response> => {
     const { env, req } = context;
     const principal = await authenticate(req.raw, env, serverResource(req.param('server')));
-    return await serve({
+    const response = await serve({
       env,
       request: req.raw,
       server: req.param('server'),
       principal,
       waitUntil: (promise) => context.executionCtx.waitUntil(promise),
     });
+    return endWithCredential(env, principal.credential, response);
   };
 
 routes.all('/:server/mcp', endpoint(serveMcp));
@@ -123,7 +125,8 @@ routes.all('/mcp', async (context) => {
   const waitUntil = (promise: Promise<unknown>) => context.executionCtx.waitUntil(promise);
   const inner = (server: string, request: Request) =>
     serveMcp({ env, request, server, principal, waitUntil, wholeStreams: true });
-  return await serveAggregate({ env, request: req.raw, principal, waitUntil, inner });
+  const response = await serveAggregate({ env, request: req.raw, principal, waitUntil, inner });
+  return endWithCredential(env, principal.credential, response);
 });
 
 routes.notFound((context) => {

@@ -11,6 +11,7 @@ import { authenticate } from '../auth/authenticate.ts';
 import { ADMINISTRATION } from '../auth/resource.ts';
 import type { Env } from '../env.ts';
 import { headersOf } from '../respond.ts';
+import { tokens } from './tokens.ts';
 
 /** What the routes of administration find in their context. */
 export interface Admin {
@@ -37,6 +38,8 @@ administration.get('/whoami', (context) => {
   const { subject, issuer, name, groups, scopes, credential } = context.var.principal;
   return context.json({ subject, issuer, name, groups, scopes, credential });
 });
+
+administration.route('/tokens', tokens);
 
 administration.notFound((context: Context) =>
   refuse(new MoorageError('not_found', `Nothing is at ${context.req.path}.`)),

@@ -1,8 +1,15 @@
 /** Owns what a kind of credential is to the edge: one module of this folder, one `Method`. */
 import type { AuthConfig } from '../../shared/config/auth.ts';
 import type { Principal } from '../../shared/principal.ts';
+import type { ListedToken } from '../../shared/tokens.ts';
 import type { Settings } from '../settings.ts';
 import type { Resource } from './resource.ts';
+
+/** Who knows the bearer tokens. */
+export interface TokenFinder {
+  /** The living token of this id, if this is its SHA-256. */
+  find(id: string, digest: ArrayBuffer): Promise<ListedToken | null>;
+}
 
 /** A request that is to be authenticated. */
 export interface Attempt {
@@ -12,6 +19,7 @@ export interface Attempt {
   readonly headers: Headers;
   /** What stands in `Authorization: Bearer`; null when nothing does. */
   readonly bearer: string | null;
+  readonly tokens: TokenFinder;
   /** What the request is for: a token must be meant for it (RFC 8707). */
   readonly resource: Resource;
   /** The base URL of this edge, as clients write it, without a slash at the end. */

@@ -18,6 +18,7 @@ const CLASSES = [
   { binding: 'ORIGIN', className: 'Origin', uniqueKey: 'moorage-origin' },
   { binding: 'LANE', className: 'Lane', uniqueKey: 'moorage-lane' },
   { binding: 'AGGREGATE', className: 'Aggregate', uniqueKey: 'moorage-aggregate' },
+  { binding: 'TOKENS', className: 'Tokens', uniqueKey: 'moorage-tokens' },
 ] as const;
 
 export interface WorkerdOrigin {

@@ -1,10 +1,15 @@
 /** Who gets in at a real workerd, by each kind of credential, and what those who do not are told. */
+import { readFileSync } from 'node:fs';
+import { readdir } from 'node:fs/promises';
+import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { importKey } from '../../shared/grant.ts';
 import { signOwnerToken } from '../../shared/owner.ts';
-import { edgeUnderTest, type UnderTest } from './edge-under-test.ts';
+import type { NewToken } from '../../shared/tokens.ts';
+import { EventReader, edgeUnderTest, type UnderTest, WireClient } from './edge-under-test.ts';
 import { keyPair } from './scripted-origin.ts';
 
+const ROOT = new URL('../..', import.meta.url).pathname;
 const BASE = 'https://mcp.example.com';
 
 let edge: UnderTest;
@@ -15,7 +20,7 @@ beforeAll(async () => {
   const key = await importKey(owner.privateJwk);
   ownerToken = () => signOwnerToken(key, crypto.randomUUID(), Date.now());
   edge = await edgeUnderTest(
-    {},
+    { time: join(ROOT, 'servers/time.ts') },
     {
       settings: {
         MOORAGE_AUTH: JSON.stringify({ tokens: true }),
@@ -63,5 +68,103 @@ describe('the owner', () => {
     const response = await get('/admin/api/whoami', bearer(await signOwnerToken(key, 'x', Date.now())));
     expect(response.status).toBe(401);
     expect(response.headers.get('www-authenticate')).toContain('error="invalid_token"');
+  });
+});
+
+describe('a bearer token', () => {
+  let count = 0;
+  /** Made by the owner; undefined members are left to their defaults. */
+  const created = async (wish: Partial<NewToken> = {}) => {
+    const name = `token-${count++}`;
+    const response = await fetch(`${edge.url}/admin/api/tokens`, {
+      method: 'POST',
+      headers: { ...bearer(await ownerToken()), 'content-type': 'application/json' },
+      body: JSON.stringify({ name, subject: name, scopes: ['mcp'], groups: [], expiresAt: null, ...wish }),
+    });
+    expect(response.status).toBe(201);
+    return (await response.json()) as { id: string; token: string };
+  };
+  const revoke = async (id: string) => {
+    const headers = bearer(await ownerToken());
+    return await fetch(`${edge.url}/admin/api/tokens/${id}`, { method: 'DELETE', headers });
+  };
+  const clientOf = (token: string) => new WireClient(() => edge.url, 'time', bearer(token));
+
+  test('opens a session, until it is revoked', async () => {
+    const { id, token } = await created();
+    const client = clientOf(token);
+    expect((await client.initialize()).status).toBe(200);
+    expect((await revoke(id)).status).toBe(200);
+    const refused = await client.post({ jsonrpc: '2.0', id: 1, method: 'ping' });
+    expect(refused.status).toBe(401);
+    expect(refused.headers.get('www-authenticate')).toContain('error="invalid_token"');
+    expect((await revoke(id)).status).toBe(404);
+  });
+
+  test('is for its servers alone, and says which scope is missing', async () => {
+    const { token } = await created({ scopes: ['server:notes'] });
+    const refused = await get('/time/mcp', bearer(token));
+    expect(refused.status).toBe(403);
+    expect(refused.headers.get('www-authenticate')).toBe(
+      `Bearer error="insufficient_scope", scope="server:notes server:time", resource_metadata="${BASE}/.well-known/oauth-protected-resource/time/mcp"`,
+    );
+    expect(await (await get('/', bearer(token))).json()).toEqual({ servers: [] });
+    expect((await get('/admin/api/tokens', bearer(token))).status).toBe(403);
+  });
+
+  test('shows /mcp those servers alone', async () => {
+    const names = async (scopes: string[]) => {
+      const client = new WireClient(() => edge.url, '', bearer((await created({ scopes })).token));
+      await client.initialize();
+      const { result } = (await client.call('tools/list')) as { result: { tools: { name: string }[] } };
+      return result.tools.map(({ name }) => name).filter((name) => name.startsWith('time__')).length > 0;
+    };
+    expect([await names(['server:time']), await names(['server:notes']), await names(['mcp'])]).toEqual([
+      true,
+      false,
+      true,
+    ]);
+  });
+
+  test("does not open another principal's session; a fresh one of the same subject does", async () => {
+    const [ada, eve] = [await created({ subject: 'ada' }), await created()];
+    const client = clientOf(ada.token);
+    await client.initialize();
+    const other = clientOf(eve.token);
+    other.session = client.session;
+    expect((await other.post({ jsonrpc: '2.0', id: 1, method: 'ping' })).status).toBe(404);
+    await revoke(ada.id);
+    const again = clientOf((await created({ subject: 'ada' })).token);
+    again.session = client.session;
+    expect(await again.call('ping')).toMatchObject({ result: {} });
+  });
+
+  test.each([
+    ['is revoked', null],
+    ['expires', 1500],
+  ])('ends the streams that it opened when it %s', async (_, life) => {
+    const { id, token } = await created({ expiresAt: life === null ? null : Date.now() + life });
+    const client = clientOf(token);
+    await client.initialize();
+    const stream = new EventReader(await client.get());
+    expect(await stream.block()).toBe(': connected');
+    if (life === null) await revoke(id);
+    expect(await stream.message()).toBe(null);
+  });
+
+  test('in a URL is refused, good or not', async () => {
+    const { token } = await created();
+    expect((await get(`/time/mcp?access_token=${token}`)).status).toBe(400);
+  });
+
+  test('is nowhere in what the edge keeps or says', async () => {
+    const { token } = await created();
+    await clientOf(token).initialize();
+    const listed = await (await get('/admin/api/tokens', bearer(await ownerToken()))).text();
+    const files = await readdir(edge.stateDir, { recursive: true, withFileTypes: true });
+    const kept = files
+      .filter((file) => file.isFile())
+      .map((file) => readFileSync(join(file.parentPath, file.name), 'latin1'));
+    for (const text of [listed, ...edge.log, ...kept]) expect(text.includes(token.slice(13))).toBe(false);
   });
 });

@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
-import { authenticate } from '../../edge/auth/authenticate.ts';
 import { checkHost, checkOrigin } from '../../edge/auth/browser.ts';
-import { ADMINISTRATION, ALL_SERVERS, serverResource } from '../../edge/auth/resource.ts';
+import { identify } from '../../edge/auth/identify.ts';
+import { ADMINISTRATION, ALL_SERVERS, type Resource, serverResource } from '../../edge/auth/resource.ts';
 import { accepts } from '../../edge/read-message.ts';
 import type { Settings } from '../../edge/settings.ts';
 import type { MoorageError } from '../../shared/errors.ts';
@@ -15,6 +15,10 @@ const refusal = async (attempt: Promise<unknown> | (() => unknown)): Promise<Moo
   }
   throw new Error('nothing was refused');
 };
+
+const nobody = { find: () => Promise.resolve(null) };
+const authenticate = (request: Request, settings: Settings, resource: Resource) =>
+  identify({ request, settings, resource, tokens: nobody });
 
 describe('loopback', () => {
   const attempt = async (url: string, headers: Record<string, string> = {}, auth: string | undefined = 'loopback') => {

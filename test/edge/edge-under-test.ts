@@ -74,12 +74,14 @@ export async function edgeUnderTest(
 export class WireClient {
   readonly #base: () => string;
   readonly server: string;
+  readonly #headers: Readonly<Record<string, string>>;
   session: string | undefined;
 
-  /** `base` is asked at each request: a restarted edge has another port. */
-  constructor(base: () => string, server: string) {
+  /** `base` is asked at each request: a restarted edge has another port. `server` is empty for `/mcp`. */
+  constructor(base: () => string, server: string, headers: Readonly<Record<string, string>> = {}) {
     this.#base = base;
     this.server = server;
+    this.#headers = headers;
   }
 
   async initialize(protocolVersion = PROTOCOL): Promise<Response> {
@@ -120,7 +122,9 @@ export class WireClient {
 
   request(method: string, init: RequestInit & { headers?: Record<string, string> } = {}): Promise<Response> {
     const session: Record<string, string> = this.session === undefined ? {} : { 'mcp-session-id': this.session };
-    return fetch(`${this.#base()}/${this.server}/mcp`, { method, ...init, headers: { ...session, ...init.headers } });
+    const path = this.server === '' ? '/mcp' : `/${this.server}/mcp`;
+    const headers = { ...session, ...this.#headers, ...init.headers };
+    return fetch(`${this.#base()}${path}`, { method, ...init, headers });
   }
 }
 
