@@ -236,7 +236,11 @@ export class Machines implements ServerHost {
     const key = place?.key ?? definition.key;
     const { image } = await this.#provision(definition);
     const hostname = hostnameOf(key);
-    const egress = new Gateway({ rules: definition.egress, log: (line) => this.#options.log.machine(key, line) });
+    const egress = new Gateway({
+      rules: definition.egress,
+      bytesPerSecond: definition.networkRate,
+      log: (line) => this.#options.log.machine(key, line),
+    });
     return { key, dir: this.#dir(key), image, memoryMiB, cpus, diskMiB, pids, hostname, egress };
   }
 

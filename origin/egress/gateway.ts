@@ -11,8 +11,10 @@ import { isIPv6, type Socket, connect as tcpConnect } from 'node:net';
 import { networkInterfaces } from 'node:os';
 import { pipeline } from 'node:stream/promises';
 import { type EgressRule, egressRuleText } from '../../shared/config/egress.ts';
+import { rateOf } from '../rate.ts';
 import type { Egress, GuestConnection } from '../vm/driver.ts';
 import { decideTarget, type Target, usableAddresses } from './decide.ts';
+import { Throttle } from './throttle.ts';
 
 const CONNECT_MS = 15_000;
 const IDLE_MS = 600_000;
@@ -27,6 +29,8 @@ export interface GatewayOptions {
   readonly rules: readonly EgressRule[];
   /** One line of the machine's log. */
   readonly log: (line: string) => void;
+  /** Bytes a second that all connections may send together, and as many that they may receive. */
+  readonly bytesPerSecond?: number | undefined;
   readonly resolve?: Resolve;
   /** The host's own addresses. */
   readonly own?: () => readonly string[];
@@ -35,13 +39,19 @@ export interface GatewayOptions {
 
 export class Gateway implements Egress {
   readonly #rules: readonly EgressRule[];
-  readonly #options: Required<GatewayOptions>;
+  readonly #options: Required<Omit<GatewayOptions, 'bytesPerSecond'>>;
+  readonly #up: Throttle | undefined;
+  readonly #down: Throttle | undefined;
   #minute = { began: 0, lines: 0 };
   #last = 0;
 
   constructor(options: GatewayOptions) {
     this.#rules = options.rules;
     this.#options = { resolve: resolveByDns, own: ownAddresses, now: Date.now, ...options };
+    if (options.bytesPerSecond === undefined) return;
+    const rate = rateOf(options.bytesPerSecond);
+    this.#up = new Throttle(rate, this.#options.now);
+    this.#down = new Throttle(rate, this.#options.now);
   }
 
   get allow(): Egress['allow'] {
@@ -86,7 +96,9 @@ export class Gateway implements Egress {
     connection.accept();
     let end = 'closed';
     try {
-      await pipeline(connection.up, socket, connection.down, { signal: connection.gone });
+      const { up, down, gone } = connection;
+      const way = [up, this.#up?.stream(), socket, this.#down?.stream(), down].filter((piece) => piece !== undefined);
+      await pipeline(way, { signal: gone });
     } catch (error) {
       end = connection.gone.aborted ? 'reset by the machine' : `reset: ${messageOf(error)}`;
       connection.reset();

@@ -21,7 +21,7 @@ import {
 } from '../../origin/guest/mux.ts';
 import { GuestChannel } from '../../origin/vm/channel.ts';
 import type { Egress, GuestConnection } from '../../origin/vm/driver.ts';
-import type { MachineError } from '../../origin/vm/error.ts';
+import { MachineError } from '../../origin/vm/error.ts';
 import { parseEgressRule } from '../../shared/config/egress.ts';
 
 const ID = OUTGOING;
@@ -275,6 +275,26 @@ describe('a gateway', () => {
     guest.say(connect(ID + 1, 'app.example', port));
     await guest.until(ID + 1, FRAME.failed);
     expect(lines.join('\n')).toMatch(/opened, at 127\.0\.0\.1\n.*failed: it resolves to 192\.0\.2\.1 \(reserved\)/);
+  });
+
+  test('lets a machine send and receive no faster than it may', async () => {
+    const lines: string[] = [];
+    const rules = [parseEgressRule(`127.0.0.1:${port}`)];
+    // The clock stands still: what is beyond the burst waits for ever.
+    const egress = new Gateway({ rules, log: (line) => void lines.push(line), bytesPerSecond: 1024, now: () => 0 });
+    const guest = guestWith(egress);
+    guest.say(connect(ID, '127.0.0.1', port), connect(ID + 1, '127.0.0.1', port));
+    await guest.until(ID + 1, FRAME.opened);
+    const peers = sockets.slice(-2);
+    for (const id of [ID, ID + 1])
+      for (let n = 0; n < 4; n += 1) guest.say(encodeFrame(FRAME.stdout, id, Buffer.alloc(32 * 1024)));
+    const read = () => peers.reduce((sum, peer) => sum + (peer?.bytesRead ?? 0), 0);
+    await vi.waitFor(() => expect(read()).toBeGreaterThanOrEqual(64 * 1024));
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    // What may pass at once passes for both together.
+    expect(read()).toBe(64 * 1024);
+    guest.channel.close(new MachineError('machine-gone', 'done'));
+    await vi.waitFor(() => expect(lines.filter((line) => line.includes('reset by the machine'))).toHaveLength(2));
   });
 
   test('does not let a guest fill the log', async () => {
