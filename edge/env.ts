@@ -12,6 +12,7 @@ import type { Aggregate } from './aggregate/object.ts';
 import type { Tokens } from './auth/tokens/object.ts';
 import type { Directory } from './directory/object.ts';
 import type { Lane } from './lane/object.ts';
+import type { Limiter } from './limits/object.ts';
 import type { Origin } from './origin/object.ts';
 import type { Session } from './session/object.ts';
 import { type Settings, settingOf } from './settings.ts';
@@ -23,6 +24,7 @@ export interface Env extends Settings {
   readonly LANE: DurableObjectNamespace<Lane>;
   readonly AGGREGATE: DurableObjectNamespace<Aggregate>;
   readonly TOKENS: DurableObjectNamespace<Tokens>;
+  readonly LIMITER: DurableObjectNamespace<Limiter>;
   /** The edge's private Ed25519 key, a JWK as JSON. Secret. */
   readonly MOORAGE_EDGE_KEY?: string;
   /** What session ids are authenticated with: any text of 32 bytes or more. Secret. */

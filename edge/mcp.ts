@@ -49,6 +49,8 @@ export interface Exchange {
   readonly waitUntil: (promise: Promise<unknown>) => void;
   /** The caller does not come back for the rest of a stream: none is ended early. */
   readonly wholeStreams?: boolean;
+  /** The request came by way of `/mcp`, and was counted there. */
+  readonly counted?: boolean;
 }
 
 export const initializeParams = z.looseObject({

@@ -15,12 +15,13 @@ export const STREAM_HEADERS: Readonly<Record<string, string>> = {
   'x-accel-buffering': 'no',
 };
 
-/** What the HTTP status of some refusals requires beside the body (RFC 9110, sections 11.6.1 and 15.5.6). */
+/** What the HTTP status of some refusals requires beside the body (RFC 9110, sections 11.6.1 and 15.5.6; RFC 6585, section 4). */
 export function headersOf(error: MoorageError): Record<string, string> {
   if (error.code === 'method_not_allowed' && typeof error.data.allow === 'string') return { allow: error.data.allow };
   if (error.code === 'authentication_required' || error.code === 'insufficient_scope') {
     return { 'www-authenticate': wwwAuthenticate(error.data) };
   }
+  if (error.code === 'rate_limited') return { 'retry-after': String(error.data.retryAfterS) };
   return {};
 }
 

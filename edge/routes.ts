@@ -19,6 +19,7 @@ import { authOf, baseOf } from './auth/settings.ts';
 import { directoryOf } from './directory/object.ts';
 import type { Env } from './env.ts';
 import { visible } from './guard/guard.ts';
+import { limitAddress } from './limits/limit.ts';
 import { type Exchange, SESSION_HEADER, serveMcp } from './mcp.ts';
 import { acceptLink } from './origin/accept.ts';
 import { respondError } from './respond.ts';
@@ -40,6 +41,9 @@ const REQUEST_HEADERS = [
 ];
 /** Headers of 2026-07-28 whose names the server's own tools choose. A wildcard would leave `authorization` out. */
 const PARAMETER_HEADER = /^mcp-param-[\w-]+$/i;
+
+/** What such a page may read of an answer. */
+const EXPOSED = `${SESSION_HEADER}, WWW-Authenticate, Retry-After, RateLimit, RateLimit-Policy`;
 
 function preflight(requested: string | undefined): Response {
   const asked = (requested ?? '').split(',').map((name) => name.trim());
@@ -64,6 +68,7 @@ routes.use(async (context, next) => {
   // Whoever looks after the edge asks it by any address; there is nothing to learn.
   if (url.pathname !== HEALTH_PATH) checkHost(context.env, url);
   checkOrigin(context.env, url, origin);
+  if (url.pathname !== HEALTH_PATH && url.pathname !== LINK_PATH) await limitAddress(context.env, context.req.raw);
   if (origin !== null && context.req.method === 'OPTIONS') {
     context.res = preflight(context.req.header('access-control-request-headers'));
   } else {
@@ -72,7 +77,7 @@ routes.use(async (context, next) => {
   // The answer to a WebSocket's upgrade goes to a program: CORS has no say in it.
   if (origin === null || context.res.status === 101) return;
   context.res.headers.set('access-control-allow-origin', origin);
-  context.res.headers.set('access-control-expose-headers', `${SESSION_HEADER}, WWW-Authenticate`);
+  context.res.headers.set('access-control-expose-headers', EXPOSED);
   context.res.headers.append('vary', 'origin');
 });
 
@@ -124,7 +129,7 @@ routes.all('/mcp', async (context) => {
   const principal = await authenticate(req.raw, env, ALL_SERVERS);
   const waitUntil = (promise: Promise<unknown>) => context.executionCtx.waitUntil(promise);
   const inner = (server: string, request: Request) =>
-    serveMcp({ env, request, server, principal, waitUntil, wholeStreams: true });
+    serveMcp({ env, request, server, principal, waitUntil, wholeStreams: true, counted: true });
   const response = await serveAggregate({ env, request: req.raw, principal, waitUntil, inner });
   return endWithCredential(env, principal.credential, response);
 });

@@ -27,6 +27,8 @@ export interface Settings {
   readonly MOORAGE_AGGREGATE?: string;
   /** JSON: the `access` block of the configuration, who may use what. Unset: whoever is let in may use everything. */
   readonly MOORAGE_ACCESS?: string;
+  /** JSON: the `limits` block of the configuration, how much callers may ask for. Unset: as much as they like. */
+  readonly MOORAGE_LIMITS?: string;
 }
 
 /** Bindings never change within an isolate, so each text is parsed once; keyed by the text because tests may change it. */

@@ -5,6 +5,7 @@ export { Aggregate } from './aggregate/object.ts';
 export { Tokens } from './auth/tokens/object.ts';
 export { Directory } from './directory/object.ts';
 export { Lane } from './lane/object.ts';
+export { Limiter } from './limits/object.ts';
 export { Origin } from './origin/object.ts';
 export { Session } from './session/object.ts';
 

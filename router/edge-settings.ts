@@ -9,5 +9,6 @@ export function edgeSettings(config: Config, owner: JWK): EdgeSettings {
     MOORAGE_AUTH: JSON.stringify(config.auth),
     MOORAGE_OWNER_KEY: JSON.stringify(owner),
     MOORAGE_ACCESS: config.access && JSON.stringify(config.access),
+    MOORAGE_LIMITS: config.limits && JSON.stringify(config.limits),
   };
 }

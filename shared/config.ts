@@ -12,6 +12,7 @@ import { egress } from './config/egress.ts';
 import { image } from './config/image.ts';
 import { type Isolation, isolation } from './config/isolation.ts';
 import { LIMIT_NAMES, limits, memoryBudget } from './config/limits.ts';
+import { type CallerLimits, callerLimits } from './config/quotas.ts';
 
 /** First path segments that are ours; a server cannot have such a name. */
 export const RESERVED_NAMES: readonly string[] = [
@@ -242,6 +243,7 @@ export const configSchema = z.strictObject({
     .strictObject({ servers: globs.default(['*']), tools: globs.default(['*']) })
     .default({ servers: ['*'], tools: ['*'] }),
   access: access.optional(),
+  limits: callerLimits.optional(),
   origin: z
     .strictObject({
       id: z
@@ -273,6 +275,8 @@ export interface Config {
   readonly aggregate: { readonly servers: readonly string[]; readonly tools: readonly string[] };
   /** Who may use what; undefined: whoever is let in may use everything. */
   readonly access?: Access | undefined;
+  /** How much callers may ask for; undefined: as much as they like. */
+  readonly limits?: CallerLimits | undefined;
   readonly origin: {
     readonly id: string;
     readonly listen?: string | undefined;
@@ -335,8 +339,8 @@ export function parseConfigObject(value: unknown): Config {
   problems.push(...machineProblems(servers));
   if (servers.size === 0 && problems.length === 0) problems.push('mcpServers: add at least one server');
   if (problems.length > 0) throw new ConfigError(problems);
-  const { edge, auth, origin, aggregate, access } = parsed.data;
-  return { servers, edge, auth, origin, aggregate, access, warnings };
+  const { edge, auth, origin, aggregate, access, limits } = parsed.data;
+  return { servers, edge, auth, origin, aggregate, access, limits, warnings };
 }
 
 function parseEntry(entry: unknown): z.ZodSafeParseResult<ServerEntry> {

@@ -45,6 +45,8 @@ export const ERROR_CODES = {
   // What the policy keeps from the caller: the server, or one thing of a server that it may use.
   forbidden_server: refused(403),
   forbidden: failed(403),
+  // More than the caller may ask for at the moment; `data` says when it may ask again.
+  rate_limited: refused(429),
   authentication_required: refused(401),
   insufficient_scope: refused(403),
   grant_invalid: refused(401),

@@ -15,6 +15,7 @@ import {
 } from '../../shared/jsonrpc.ts';
 import { isLegacyRevision, LEGACY_REVISIONS } from '../../shared/revision.ts';
 import { aggregateSettingsOf, sessionKeyOf } from '../env.ts';
+import { limited } from '../limits/limit.ts';
 import { checkVersion, type Exchange, initializeParams, SESSION_HEADER } from '../mcp.ts';
 import { isModern } from '../modern/classify.ts';
 import { unwrap } from '../outcome.ts';
@@ -50,10 +51,12 @@ export async function serveAggregate(exchange: AggregateExchange): Promise<Respo
         const { message } = await readMessage(exchange.request);
         if (isRequest(message)) id = message.id;
         const modern = isModern(message, (name) => exchange.request.headers.get(name));
-        return modern ? await serveAggregateModern(exchange, message) : await post(exchange, message);
+        return await limited(exchange, message, () =>
+          modern ? serveAggregateModern(exchange, message) : post(exchange, message),
+        );
       }
       case 'GET':
-        return await get(exchange);
+        return await limited(exchange, null, () => get(exchange));
       case 'DELETE':
         return await end(exchange);
       default:

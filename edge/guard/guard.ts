@@ -1,5 +1,6 @@
 /**
- * Owns what stands between every client and every server, whatever the era, the transport and the runtime: the policy.
+ * Owns what stands between every client and every server, whatever the era, the transport and the runtime: limits, and
+ * the policy.
  * `/<server>/mcp` asks here for each message, and all other ways in (`/mcp`, batches, HTTP+SSE) lead through it.
  *
  * Invariant: a refusal is decided before anything is looked up, so it is the same whether or not a thing exists.
@@ -10,6 +11,7 @@ import { decide, isUnrestricted, type Use } from '../../shared/policy.ts';
 import type { Principal } from '../../shared/principal.ts';
 import { coversServer } from '../../shared/scopes.ts';
 import type { Env } from '../env.ts';
+import { limited } from '../limits/limit.ts';
 import type { Exchange } from '../mcp.ts';
 import { unknownServer } from '../session/refusals.ts';
 import { type Rewriting, rewritten } from './rewrite.ts';
@@ -18,22 +20,26 @@ import { showing } from './shown.ts';
 import { usesOf } from './uses.ts';
 
 type Guarded = Pick<Exchange, 'env' | 'server' | 'principal'>;
+type Served = Pick<Exchange, 'env' | 'server' | 'principal' | 'request' | 'waitUntil' | 'counted'>;
 
 /** Serves a message if its sender may, and shows of the answer what it may see. @throws MoorageError, also those of `serve`. */
 export async function guarded(
-  exchange: Guarded,
+  exchange: Served,
   message: JsonRpcMessage,
   serve: () => Promise<Response>,
 ): Promise<Response> {
-  for (const use of usesOf(exchange.server, message)) check(exchange, use);
-  const method = isRequest(message) ? message.method : undefined;
-  return await shown(exchange, serve, method);
+  return await limited(exchange, message, async () => {
+    for (const use of usesOf(exchange.server, message)) check(exchange, use);
+    return await shown(exchange, serve, isRequest(message) ? message.method : undefined);
+  });
 }
 
 /** The same for a stream that a client opens. */
-export async function guardedStream(exchange: Guarded, serve: () => Promise<Response>): Promise<Response> {
-  checkServer(exchange);
-  return await shown(exchange, serve, undefined);
+export async function guardedStream(exchange: Served, serve: () => Promise<Response>): Promise<Response> {
+  return await limited(exchange, null, async () => {
+    checkServer(exchange);
+    return await shown(exchange, serve, undefined);
+  });
 }
 
 /** @throws MoorageError `forbidden_server` when the caller may use nothing of the server. */

@@ -19,6 +19,7 @@ const CLASSES = [
   { binding: 'LANE', className: 'Lane', uniqueKey: 'moorage-lane' },
   { binding: 'AGGREGATE', className: 'Aggregate', uniqueKey: 'moorage-aggregate' },
   { binding: 'TOKENS', className: 'Tokens', uniqueKey: 'moorage-tokens' },
+  { binding: 'LIMITER', className: 'Limiter', uniqueKey: 'moorage-limiter' },
 ] as const;
 
 export interface WorkerdOrigin {

@@ -1,9 +1,10 @@
 /** What stands between clients and servers, in a real workerd: who may use what, in both eras and by every way in. */
+import type { ServerResponse } from 'node:http';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { EventReader, edgeUnderTest, type UnderTest, WireClient } from './edge-under-test.ts';
 import { fresh, lists } from './listing-origin.ts';
 import { postModern } from './modern-client.ts';
-import { plain, result, type ScriptedLink } from './scripted-origin.ts';
+import { event, plain, result, type ScriptedLink } from './scripted-origin.ts';
 
 type Json = Record<string, unknown>;
 
@@ -179,5 +180,91 @@ describe('the policy', () => {
     say(2, { method: 'notifications/tools/list_changed' });
     expect(await reader.message()).toMatchObject({ method: 'notifications/tools/list_changed' });
     await reader.cancel();
+  });
+});
+
+describe('limits', () => {
+  let edge: UnderTest;
+  let link: ScriptedLink;
+  const held: ServerResponse[] = [];
+  beforeAll(async () => {
+    const limits = {
+      perPrincipal: { rate: '60/h', burst: 40 },
+      perSession: { rate: '60/h', burst: 6 },
+      perIp: { rate: '60/h', burst: 30 },
+      concurrent: 2,
+    };
+    edge = await edgeUnderTest({}, { settings: { MOORAGE_LIMITS: JSON.stringify(limits) } });
+    edge.origin.handler = (arrived, response) => {
+      const { message } = arrived;
+      if (!('method' in message) || message.method !== 'tools/call') return plain(arrived, response);
+      held.push(response.writeHead(200, { 'content-type': 'text/event-stream' }));
+      response.write(': open\n\n');
+    };
+    link = await edge.dial();
+    await link.hello(['notes']);
+  });
+  afterAll(async () => {
+    link.close();
+    await edge.stop();
+  });
+  /** A proxy of this host says who is there, so that each test has an address of its own. */
+  const from = (address: string) => ({ 'x-forwarded-for': address, host: '127.0.0.1' });
+
+  test('a session has its share, another session no other allowance, and every refusal says when to come again', async () => {
+    const notes = new WireClient(() => edge.url, 'notes');
+    const opened = await notes.initialize();
+    expect(opened.headers.get('ratelimit-policy')).toBe('"principal";q=60;w=3600');
+    expect(opened.headers.get('ratelimit')).toMatch(/^"principal";r=39;t=\d+$/);
+    const answers = await Promise.all(
+      Array.from({ length: 12 }, (_, id) => notes.post({ jsonrpc: '2.0', id, method: 'prompts/list' })),
+    );
+    const refused = answers.filter(({ status }) => status === 429);
+    // Exact, though all came at once.
+    expect(answers.filter(({ status }) => status === 200).length).toBe(6);
+    expect(refused.length).toBe(6);
+    for (const answer of refused) {
+      const { id, error } = (await answer.json()) as { id: number; error: { message: string; data: Json } };
+      expect(id).toBeTypeOf('number');
+      expect(error.data).toMatchObject({ code: 'rate_limited', limit: 'session', retryable: true });
+      expect(answer.headers.get('retry-after')).toBe(String(error.data.retryAfterS));
+      expect(error.message).toContain(`try again in ${error.data.retryAfterS} s`);
+      expect(answer.headers.get('ratelimit')).toMatch(/^"principal";r=33;t=\d+, "session";r=0;t=\d+$/);
+    }
+  });
+
+  test('calls at the same time: a slot comes back when its call ends, or when its client of 2026-07-28 leaves', async () => {
+    const leaving = new AbortController();
+    const call = (id: number, signal?: AbortSignal) =>
+      postModern(
+        `${edge.url}/notes/mcp`,
+        'tools/call',
+        { name: 'slow', arguments: {} },
+        { id, ...(signal && { signal }) },
+      );
+    const [first] = await Promise.all([call(1), call(2, leaving.signal)]);
+    const third = await call(3);
+    expect(third.status).toBe(429);
+    expect(await third.json()).toMatchObject({ error: { data: { limit: 'concurrent', retryAfterS: 1 } } });
+    leaving.abort();
+    await expect.poll(async () => (await call(4)).status, { timeout: 20_000, interval: 500 }).toBe(200);
+    for (const response of held) response.end(event({ jsonrpc: '2.0', id: 1, result: { content: [] } }));
+    expect(await new EventReader(first).message()).toMatchObject({ id: 1 });
+  });
+
+  test('a restart of the edge forgets nothing, and whoever asks first is not asked who it is', async () => {
+    await new Promise((resolve) => setTimeout(resolve, 1500));
+    await edge.restart();
+    link = await edge.dial();
+    await link.hello(['notes']);
+    const answer = await postModern(`${edge.url}/notes/mcp`, 'tools/list');
+    expect(Number(/"principal";r=(\d+)/.exec(answer.headers.get('ratelimit') ?? '')?.[1])).toBeLessThan(33);
+    const strangers = await Promise.all(
+      Array.from({ length: 40 }, () => fetch(edge.url, { headers: from('203.0.113.9') })),
+    );
+    // Not let in (it comes from elsewhere), and after a while not even asked.
+    expect(strangers.filter(({ status }) => status === 401).length).toBe(30);
+    expect(strangers.filter(({ status }) => status === 429).length).toBe(10);
+    expect((await fetch(edge.url, { headers: from('203.0.113.10') })).status).toBe(401);
   });
 });

@@ -242,7 +242,7 @@ describe('around the endpoint', () => {
     const { headers } = await raw('/time/mcp', { origin });
     expect(headers).toMatchObject({
       'access-control-allow-origin': origin,
-      'access-control-expose-headers': 'Mcp-Session-Id, WWW-Authenticate',
+      'access-control-expose-headers': 'Mcp-Session-Id, WWW-Authenticate, Retry-After, RateLimit, RateLimit-Policy',
       vary: 'origin',
     });
   });

@@ -1,0 +1,160 @@
+/**
+ * Owns how limits hold at the edge: a request is let through by its principal's Limiter object or answered 429, and a call
+ * keeps its slot while it runs.
+ *
+ * One hop to an object where limits are configured, none where they are not. The slot of a call whose client left before
+ * 2026-07-28 is given back when its lease ends: the call goes on at its server, and leaving would be a way around the limit.
+ */
+import { MoorageError } from '../../shared/errors.ts';
+import { isRequest, type JsonRpcMessage, type RequestId } from '../../shared/jsonrpc.ts';
+import type { Principal } from '../../shared/principal.ts';
+import { claimsModern } from '../../shared/rev-2026-07-28.ts';
+import type { Env } from '../env.ts';
+import { respondError } from '../respond.ts';
+import { addressOf } from './address.ts';
+import { LEASE_MS, type LimitName, type Standing } from './ledger.ts';
+import { addressLimiterOf, limiterOf } from './object.ts';
+import { limitsOf } from './settings.ts';
+
+/** Longer than any id of ours. */
+const MAX_SESSION_LENGTH = 64;
+/** Requests that make a server work: these are counted by the day, and while they run. */
+const CALLS = /^(?:tools\/call|prompts\/get|resources\/read|completion\/complete)$/;
+
+export interface Counted {
+  readonly env: Env;
+  readonly principal: Principal;
+  readonly request: Request;
+  /** Absent at `/mcp`. */
+  readonly server?: string;
+  /** It came by way of `/mcp`, where it was counted for its principal. */
+  readonly counted?: boolean;
+  readonly waitUntil: (promise: Promise<unknown>) => void;
+}
+
+/** Serves a message if limits let it through, else answers 429. `message` null: a stream is opened. @throws what `serve` does. */
+export async function limited(
+  counted: Counted,
+  message: JsonRpcMessage | null,
+  serve: () => Promise<Response>,
+): Promise<Response> {
+  if (!concerns(counted)) return await serve();
+  const { env, principal, server = null } = counted;
+  const request = message !== null && isRequest(message) ? message : null;
+  const call = request && CALLS.test(request.method) && !counted.counted ? crypto.randomUUID() : null;
+  const limiter = limiterOf(env, principal.subject);
+  const taken = await limiter.take({ server, session: sessionOf(counted), counted: counted.counted ?? false, call });
+  if (!taken.allowed) return refused(taken.by, taken.waitMs, taken.standings, request?.id ?? null);
+  if (call === null || limitsOf(env).concurrent === undefined) return told(await serve(), taken.standings);
+  const timer = setInterval(() => counted.waitUntil(limiter.renew(call).catch(() => undefined)), LEASE_MS / 3);
+  const slot: Slot = {
+    release: () => {
+      clearInterval(timer);
+      counted.waitUntil(limiter.release(call).catch(() => undefined));
+    },
+    abandon: () => clearInterval(timer),
+  };
+  try {
+    const response = told(await serve(), taken.standings);
+    return holding(response, slot, claimsModern(request?.params));
+  } catch (thrown) {
+    slot.release();
+    throw thrown;
+  }
+}
+
+/** @throws MoorageError `rate_limited` when too much comes from where the request does, whoever sends it. */
+export async function limitAddress(env: Env, request: Request): Promise<void> {
+  const { perIp } = limitsOf(env);
+  if (!perIp) return;
+  const peer = (request.cf as { clientIp?: unknown } | undefined)?.clientIp;
+  const address = addressOf(request.headers, typeof peer === 'string' ? peer : null);
+  if (address === null) return;
+  const waitMs = await addressLimiterOf(env, address).takeAddress(address);
+  if (waitMs > 0) throw tooMuch('ip', waitMs);
+}
+
+/** Nobody is counted apart by what could not be a session id of ours. */
+function sessionOf({ request }: Counted): string | null {
+  const session = request.headers.get('mcp-session-id');
+  return session !== null && session.length <= MAX_SESSION_LENGTH ? session : null;
+}
+
+function concerns({ env, server, counted }: Counted): boolean {
+  const { perPrincipal, perSession, perServer, concurrent, daily } = limitsOf(env);
+  if (server !== undefined && perServer) return true;
+  return !counted && [perPrincipal, perSession, concurrent, daily].some((limit) => limit !== undefined);
+}
+
+/** What keeps a call's slot. */
+interface Slot {
+  release(): void;
+  /** Nobody renews it any more. */
+  abandon(): void;
+}
+
+/** A response whose slot is given back at its end. `cancels`: a client that leaves ends its call (2026-07-28). */
+function holding(response: Response, slot: Slot, cancels: boolean): Response {
+  const { body, status, headers } = response;
+  if (!body || !headers.get('content-type')?.startsWith('text/event-stream')) {
+    slot.release();
+    return response;
+  }
+  const reader = body.getReader();
+  const held = new ReadableStream<Uint8Array>({
+    async pull(controller) {
+      try {
+        const { done, value } = await reader.read();
+        if (!done) return controller.enqueue(value);
+        slot.release();
+        controller.close();
+      } catch (thrown) {
+        slot.release();
+        controller.error(thrown);
+      }
+    },
+    async cancel(reason) {
+      if (cancels) slot.release();
+      else slot.abandon();
+      await reader.cancel(reason);
+    },
+  });
+  return new Response(held, { status, headers });
+}
+
+const ADVICE: Readonly<Record<LimitName, string>> = {
+  principal: 'You send more requests than you may',
+  session: 'This session sends more requests than it may',
+  server: 'You send more requests to this server than you may',
+  concurrent: 'As many of your calls run as may run at the same time',
+  daily: 'You have made as many calls as you may in a day',
+  ip: 'More requests come from your address than may',
+};
+
+function tooMuch(limit: LimitName, waitMs: number): MoorageError {
+  const retryAfterS = Math.max(1, Math.ceil(waitMs / 1000));
+  return new MoorageError('rate_limited', `${ADVICE[limit]}. Nothing was done: try again in ${retryAfterS} s.`, {
+    limit,
+    retryAfterS,
+    retryable: true,
+  });
+}
+
+function refused(by: LimitName, waitMs: number, standings: readonly Standing[], id: RequestId | null): Response {
+  return told(respondError(tooMuch(by, waitMs), id), standings);
+}
+
+/** With the fields of draft-ietf-httpapi-ratelimit-headers-10: the policies, and how much of each is left. */
+function told(response: Response, standings: readonly Standing[]): Response {
+  if (standings.length === 0) return response;
+  const headers = new Headers(response.headers);
+  headers.set(
+    'ratelimit-policy',
+    standings.map(({ name, quota, window }) => `"${name}";q=${quota};w=${window}`).join(', '),
+  );
+  headers.set(
+    'ratelimit',
+    standings.map(({ name, remaining, resetS }) => `"${name}";r=${remaining};t=${resetS}`).join(', '),
+  );
+  return new Response(response.body, { status: response.status, headers });
+}
