@@ -29,6 +29,8 @@ export interface MachinesOptions {
   readonly cacheDir: string;
   /** Folder of the configuration: `files` are relative to it. */
   readonly configDir: string;
+  /** What machines that are awake may have together; absent: as much as they want. */
+  readonly memoryMiB?: number;
   readonly log: Log;
 }
 
@@ -68,7 +70,7 @@ export class Machines implements ServerHost {
 
   constructor(options: MachinesOptions) {
     this.#options = options;
-    this.#supervisor = new Supervisor({ log: options.log });
+    this.#supervisor = new Supervisor({ log: options.log, memoryMiB: options.memoryMiB });
     this.#definitions = new Map(options.definitions.map((definition) => [definition.key, definition]));
     for (const definition of options.definitions) if (definition.isolation === 'server') this.#define(definition);
   }
@@ -200,7 +202,7 @@ export class Machines implements ServerHost {
         if (place) noteOwner(this.#dir(key), place.own);
         return await driver.boot(await this.#spec(definition, place), progress, signal);
       },
-      { sleeps: definition.sleep, carry: () => this.#sleepers?.carry(key) },
+      { memoryMiB: definition.memoryMiB, sleeps: definition.sleep, carry: () => this.#sleepers?.carry(key) },
     );
   }
 

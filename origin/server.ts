@@ -3,6 +3,7 @@
  * The deployment id is the digest of everything that decides what runs.
  */
 import { createHash } from 'node:crypto';
+import { totalmem } from 'node:os';
 import { type EgressRule, unionOf } from '../shared/config/egress.ts';
 import type { Isolation } from '../shared/config/isolation.ts';
 import type { Limits } from '../shared/config/limits.ts';
@@ -101,8 +102,14 @@ const DEFAULT_DISK_MIB = 2048;
 const DEFAULT_PIDS = 1024;
 
 /** What all machines that are awake may use together, in MiB: what is configured, else three quarters of the host's memory. */
-export function memoryBudgetMiB(configured: number | undefined, hostMiB: number): number {
+export function memoryBudgetMiB(configured: number | undefined, hostMiB = hostMemoryMiB()): number {
   return configured ?? Math.floor(hostMiB * 0.75);
+}
+
+/** Of this host, or of the container that we run in. */
+export function hostMemoryMiB(): number {
+  const constrained = process.constrainedMemory() || Number.POSITIVE_INFINITY;
+  return Math.floor(Math.min(totalmem(), constrained) / 1024 / 1024);
 }
 
 /** The servers of the configuration that run at an origin. */

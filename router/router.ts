@@ -14,7 +14,7 @@ import { defaultCacheDir } from '../origin/images/cache.ts';
 import { ensureMachineImage } from '../origin/images/machine-image.ts';
 import { type Log, openLog } from '../origin/log.ts';
 import { Machines } from '../origin/machines.ts';
-import { machineDefinitions, type ServerDefinition, serverDefinitions } from '../origin/server.ts';
+import { machineDefinitions, memoryBudgetMiB, type ServerDefinition, serverDefinitions } from '../origin/server.ts';
 import { evictLeftovers } from '../origin/vm/disk.ts';
 import { MachineError } from '../origin/vm/error.ts';
 import { QemuDriver } from '../origin/vm/qemu.ts';
@@ -127,7 +127,9 @@ async function compose(composition: Composition): Promise<Router> {
   const cacheDir = defaultCacheDir();
   await evictLeftovers(join(stateDir, 'machines'));
   const driver = isolation === 'vm' ? new QemuDriver({ cacheDir }) : undefined;
-  const machines = new Machines({ definitions, stateDir, cacheDir, configDir, log, ...(driver ? { driver } : {}) });
+  const memoryMiB = memoryBudgetMiB(config.origin.memory);
+  const host = { stateDir, cacheDir, configDir, memoryMiB, log, ...(driver ? { driver } : {}) };
+  const machines = new Machines({ definitions, ...host });
   const wanted = preparedMachines(servers, options.prepare);
   const accelerator = driver && wanted.size > 0 ? await chooseAccelerator(driver, cacheDir, log) : undefined;
 

@@ -2,8 +2,9 @@
 import { execFile } from 'node:child_process';
 import { constants, existsSync, readFileSync, statSync } from 'node:fs';
 import { copyFile, mkdtemp, rm, statfs, writeFile } from 'node:fs/promises';
-import { arch, freemem, platform, totalmem } from 'node:os';
+import { arch, freemem, platform } from 'node:os';
 import { dirname, join } from 'node:path';
+import { hostMemoryMiB } from '../server.ts';
 import { knownAccelerator } from '../vm/accelerator.ts';
 import { SANDBOX } from '../vm/arguments.ts';
 import { findCgroups } from '../vm/cgroup.ts';
@@ -41,7 +42,7 @@ export async function hostFacts({ stateDir, cacheDir }: { stateDir: string; cach
     jail,
     cgroups: 'why' in cgroups ? cgroups : cgroups.version,
     ptraceScope: ptraceScope(),
-    memoryMiB: Math.floor(totalmem() / MIB),
+    memoryMiB: hostMemoryMiB(),
     freeMemoryMiB: Math.floor(availableMemory() / MIB),
     freeStateMiB,
     freeCacheMiB,

@@ -10,6 +10,7 @@
  *
  * waking ──wake-failed──▶ booting (cold, reported)     any ──gone──▶ stopped, or booting when calls wait
  * hibernated ──idle──▶ stopping                        any ──stop──▶ hibernated where it can sleep, else stopping ▶ stopped
+ * running, paused ──yield──▶ hibernated by the same steps, at once
  * ```
  * A *lease* keeps the machine running: every call that is answered with `ready` holds one until its `release`. Leases exist
  * in `running` alone; sleep begins only without any.
@@ -37,7 +38,8 @@ export type MachineState =
   | ({ readonly name: 'booting'; readonly failures: number } & UnderWay)
   /** `awakeUntil` is set when somebody inside the machine, or a failed attempt, asks to leave it awake. */
   | { readonly name: 'running'; readonly leases: number; readonly idleSince: number; readonly awakeUntil: number }
-  | ({ readonly name: 'pausing'; readonly idleSince: number } & UnderWay)
+  /** `yielding`: it does not stay paused. */
+  | ({ readonly name: 'pausing'; readonly idleSince: number; readonly yielding: boolean } & UnderWay)
   /** `stayUntil` is set when it could not be hibernated. */
   | { readonly name: 'paused'; readonly idleSince: number; readonly stayUntil: number }
   | ({ readonly name: 'resuming' } & UnderWay)
@@ -70,6 +72,8 @@ export type MachineEvent =
   | { readonly type: 'wake-failed'; readonly reason: string }
   /** The machine ended, asked or not. */
   | { readonly type: 'gone'; readonly reason: string }
+  /** Others need its memory: unless somebody uses it, it goes to the disk. */
+  | { readonly type: 'yield' }
   /** Put it away: its owner is leaving. */
   | { readonly type: 'stop' };
 
@@ -128,6 +132,24 @@ export function dueAt(state: MachineState, sleeps: Sleeps): number {
   }
 }
 
+/** Whether it has memory of the host. */
+export function isAwake(state: MachineState): boolean {
+  return !['absent', 'stopped', 'hibernated', 'failed'].includes(state.name);
+}
+
+/** Since when nobody has used it, for one that would give up its memory if it were told to `yield`; else undefined. */
+export function yieldsSince(state: MachineState, now: number, sleeps: Sleeps): number | undefined {
+  if (sleeps === undefined || sleeps.pauseAfterMs === Number.POSITIVE_INFINITY) return undefined;
+  if (state.name === 'running') return state.leases === 0 && state.awakeUntil <= now ? state.idleSince : undefined;
+  return state.name === 'paused' && state.stayUntil <= now ? state.idleSince : undefined;
+}
+
+/** Whether it gives up its memory, if nobody calls it meanwhile. */
+export function isLeaving(state: MachineState): boolean {
+  if (state.name === 'pausing') return state.yielding && state.waiting === 0;
+  return (state.name === 'hibernating' || state.name === 'stopping') && state.waiting === 0;
+}
+
 /** One step. `now` is in milliseconds. */
 export function step(state: MachineState, event: MachineEvent, now: number, sleeps?: Sleeps): Step {
   switch (event.type) {
@@ -137,6 +159,8 @@ export function step(state: MachineState, event: MachineEvent, now: number, slee
       return release(state, now);
     case 'tick':
       return now >= dueAt(state, sleeps) ? idle(state, now, sleeps) : stay(state);
+    case 'yield':
+      return yieldMemory(state, now, sleeps);
     case 'stop':
       return stop(state, sleeps);
     case 'gone':
@@ -194,7 +218,7 @@ function idle(state: MachineState, now: number, sleeps: Sleeps): Step {
   switch (state.name) {
     case 'running':
       return {
-        state: { name: 'pausing', idleSince: state.idleSince, waiting: 0, stopping: false },
+        state: { name: 'pausing', idleSince: state.idleSince, yielding: false, waiting: 0, stopping: false },
         effects: [{ type: 'pause', force: false }],
       };
     case 'paused':
@@ -206,6 +230,18 @@ function idle(state: MachineState, now: number, sleeps: Sleeps): Step {
     default:
       return stay(state);
   }
+}
+
+function yieldMemory(state: MachineState, now: number, sleeps: Sleeps): Step {
+  if (state.name === 'pausing') return stay({ ...state, yielding: true });
+  const idleSince = yieldsSince(state, now, sleeps);
+  if (idleSince === undefined) return stay(state);
+  return state.name === 'running'
+    ? {
+        state: { name: 'pausing', idleSince, yielding: true, waiting: 0, stopping: false },
+        effects: [{ type: 'pause', force: false }],
+      }
+    : begin({ name: 'hibernating', idleSince, waiting: 0, stopping: false }, 'hibernate');
 }
 
 /** It runs: everyone who waited has a lease, unless it is to be put away. */
@@ -221,18 +257,19 @@ function up(state: UnderWay, now: number, sleeps: Sleeps): Step {
 function putAway(idleSince: number, sleeps: Sleeps): Step {
   if (sleeps === undefined) return begin({ name: 'stopping', waiting: 0 }, 'stop');
   return {
-    state: { name: 'pausing', idleSince, waiting: 0, stopping: true },
+    state: { name: 'pausing', idleSince, yielding: false, waiting: 0, stopping: true },
     effects: [{ type: 'pause', force: true }],
   };
 }
 
 function paused(state: MachineState & { name: 'pausing' }): Step {
-  const { idleSince, waiting, stopping } = state;
+  const { idleSince, yielding, waiting, stopping } = state;
   if (stopping) {
     const next = begin({ name: 'hibernating', idleSince, waiting: 0, stopping }, 'hibernate');
     return { state: next.state, effects: [...refused(state), ...next.effects] };
   }
   if (waiting > 0) return begin({ name: 'resuming', waiting, stopping }, 'resume');
+  if (yielding) return begin({ name: 'hibernating', idleSince, waiting, stopping }, 'hibernate');
   return { state: { name: 'paused', idleSince, stayUntil: 0 }, effects: [] };
 }
 

@@ -1,5 +1,5 @@
 /**
- * Owns the machines of this origin: the one place that acts on what `machine.ts` decides.
+ * Owns the machines of this origin: the one place that acts on what `machine.ts` and `admission.ts` decide.
  *
  * Invariants: one driver call per machine at a time; a machine that was leased may end at any moment and says so through
  * `gone`; it does not sleep before the lease is released; after `close` nothing runs and nothing boots.
@@ -8,17 +8,27 @@ import { MoorageError } from '../../shared/errors.ts';
 import type { Log } from '../log.ts';
 import type { RunningMachine, Sleepable } from '../vm/driver.ts';
 import { MachineError } from '../vm/error.ts';
+import { place, type Resident } from './admission.ts';
 import {
   ABSENT,
   asleepSince,
   dueAt,
+  isAwake,
+  isLeaving,
   MAX_WAITING,
   type MachineEffect,
   type MachineEvent,
   type MachineState,
   type SleepPolicy,
   step,
+  yieldsSince,
 } from './machine.ts';
+
+/** How long a call waits for memory, in milliseconds, and when it may try again. */
+const PLACE_WAIT_MS = 30_000;
+const TRY_AGAIN_MS = 5_000;
+/** Machines that wait for memory, at most. */
+const MAX_CLAIMS = 1_000;
 
 /** Boots one machine, whatever it is made of. Rejects with a MachineError; aborting `signal` ends a half-booted machine. */
 export type Boot = (progress: (step: string) => void, signal: AbortSignal) => Promise<RunningMachine>;
@@ -30,10 +40,19 @@ export interface Lease {
 }
 
 export interface MachineOptions {
+  /** Memory of the host that it takes while it is awake; 0 by default: it needs no place. */
+  readonly memoryMiB?: number;
   /** Absent: the machine cannot sleep. */
   readonly sleeps?: SleepPolicy | undefined;
   /** What is kept with the image of a machine that is hibernated. */
   readonly carry?: () => unknown;
+}
+
+interface Waiter {
+  readonly resolve: (lease: Lease) => void;
+  readonly reject: (error: MoorageError) => void;
+  /** While its machine waits for memory. */
+  timer?: NodeJS.Timeout | undefined;
 }
 
 interface Slot extends MachineOptions {
@@ -41,7 +60,7 @@ interface Slot extends MachineOptions {
   state: MachineState;
   readonly boot: Boot;
   machine?: RunningMachine;
-  waiters: { resolve: (lease: Lease) => void; reject: (error: MoorageError) => void }[];
+  waiters: Waiter[];
   /** Called once each when the machine runs (again). */
   awake: (() => void)[];
   timer?: NodeJS.Timeout | undefined;
@@ -61,10 +80,16 @@ export class Supervisor {
   readonly #slots = new Map<string, Slot>();
   readonly #log: Log;
   readonly #now: () => number;
+  readonly #budgetMiB: number;
+  /** Machines that wait for memory, in order. */
+  readonly #claims = new Map<string, Slot>();
+  #placing = false;
   #closed = false;
 
-  constructor(options: { log: Log; now?: () => number }) {
+  /** `memoryMiB` is what machines that are awake may have together; without it every one has a place. */
+  constructor(options: { log: Log; memoryMiB?: number | undefined; now?: () => number }) {
     this.#log = options.log;
+    this.#budgetMiB = options.memoryMiB ?? Number.POSITIVE_INFINITY;
     this.#now = options.now ?? Date.now;
   }
 
@@ -92,6 +117,7 @@ export class Supervisor {
     const slot = this.#slots.get(key);
     if (!slot) return;
     slot.removing = true;
+    this.#withdraw(slot, `Machine "${key}" is being removed. Try again.`);
     slot.abort.abort();
     slot.machine?.kill();
     if (slot.machine || !AT_REST.has(slot.state.name)) await slot.settled.promise;
@@ -120,10 +146,87 @@ export class Supervisor {
         new MoorageError('overloaded', `Too many calls wait for machine "${key}". Try again in a moment.`),
       );
     }
+    if (!this.#claims.has(key) && this.#needsPlace(slot) && this.#claims.size >= MAX_CLAIMS) {
+      return Promise.reject(this.#noPlace(slot));
+    }
     return new Promise((resolve, reject) => {
-      slot.waiters.push({ resolve, reject });
-      this.#send(slot, { type: 'want' });
+      const waiter: Waiter = { resolve, reject };
+      slot.waiters.push(waiter);
+      if (this.#needsPlace(slot)) this.#claim(slot, waiter);
+      else this.#send(slot, { type: 'want' });
     });
+  }
+
+  /** Whether it takes memory when it is wanted. One that failed is refused without any. */
+  #needsPlace({ state, memoryMiB = 0 }: Slot): boolean {
+    return memoryMiB > 0 && !isAwake(state) && !(state.name === 'failed' && this.#now() < state.until);
+  }
+
+  #claim(slot: Slot, waiter: Waiter): void {
+    waiter.timer = setTimeout(() => {
+      slot.waiters = slot.waiters.filter((other) => other !== waiter);
+      if (slot.waiters.length === 0) {
+        this.#claims.delete(slot.key);
+        this.#log.warn(`machine ${slot.key}: no memory for it in ${PLACE_WAIT_MS / 1000} s, the others are in use`);
+      }
+      waiter.reject(this.#noPlace(slot));
+      this.#place();
+    }, PLACE_WAIT_MS).unref();
+    this.#claims.set(slot.key, slot);
+    this.#place();
+  }
+
+  #noPlace({ key }: Slot): MoorageError {
+    return new MoorageError(
+      'overloaded',
+      `All the memory that this origin has for machines is in use, so "${key}" could not be woken. Try again in ${TRY_AGAIN_MS / 1000} s.`,
+      { retryAfterMs: TRY_AGAIN_MS },
+    );
+  }
+
+  /** Gives memory to the machines that wait for it, and has others give up theirs. */
+  #place(): void {
+    if (this.#placing) return;
+    this.#placing = true;
+    for (let again = true; again && this.#claims.size > 0; ) {
+      const claims = [...this.#claims.values()].map(({ key, memoryMiB = 0 }) => ({ key, memoryMiB }));
+      const verdict = place(claims, this.#residents(), this.#budgetMiB);
+      for (const key of verdict.yield) this.#tell(key, { type: 'yield' });
+      for (const key of verdict.admit) this.#admit(key);
+      again = verdict.admit.length > 0;
+    }
+    this.#placing = false;
+  }
+
+  #admit(key: string): void {
+    const slot = this.#claims.get(key);
+    this.#claims.delete(key);
+    if (!slot) return;
+    const { waiters } = slot;
+    for (const waiter of waiters) clearTimeout(waiter.timer);
+    for (let count = waiters.length; count > 0; count -= 1) this.#send(slot, { type: 'want' });
+  }
+
+  #tell(key: string, event: MachineEvent): void {
+    const slot = this.#slots.get(key);
+    if (slot) this.#send(slot, event);
+  }
+
+  #residents(): Resident[] {
+    return [...this.#slots.values()].flatMap(({ key, state, sleeps, memoryMiB = 0 }) =>
+      memoryMiB === 0 || !isAwake(state)
+        ? []
+        : [{ key, memoryMiB, idleSince: yieldsSince(state, this.#now(), sleeps), leaving: isLeaving(state) }],
+    );
+  }
+
+  /** Those who wait for memory will not get any. */
+  #withdraw(slot: Slot, why: string): void {
+    if (!this.#claims.delete(slot.key)) return;
+    for (const waiter of slot.waiters.splice(0)) {
+      clearTimeout(waiter.timer);
+      waiter.reject(new MoorageError('machine_failed', why));
+    }
   }
 
   /** A lease of `machine` at once, where it is running. */
@@ -144,6 +247,7 @@ export class Supervisor {
     this.#closed = true;
     await Promise.all(
       [...this.#slots.values()].map(async (slot) => {
+        this.#withdraw(slot, 'This origin is shutting down. Try again.');
         this.#send(slot, { type: 'stop' });
         slot.abort.abort();
         if (!AT_REST.has(slot.state.name)) await slot.settled.promise;
@@ -169,6 +273,7 @@ export class Supervisor {
     slot.state = state;
     for (const effect of effects) this.#act(slot, effect);
     this.#schedule(slot);
+    if (this.#claims.size > 0) this.#place();
     if (this.#closed && AT_REST.has(slot.state.name)) slot.settled.resolve();
     if (slot.removing && !slot.machine && AT_REST.has(slot.state.name)) slot.settled.resolve();
   }

@@ -150,6 +150,22 @@ describe('machine', () => {
         ['pause', 'hibernate', 'wake', 'refuse', 'pause!', 'hibernate'],
       ],
       [
+        'one whose memory others need sleeps at once',
+        ['yield', 'paused', 'hibernated'],
+        'hibernated',
+        ['pause', 'hibernate'],
+      ],
+      ['a paused one likewise', ['tick@20s', 'paused', 'yield'], 'hibernating', ['pause', 'hibernate']],
+      [
+        'one that is about to be paused likewise',
+        ['tick@20s', 'yield', 'paused'],
+        'hibernating',
+        ['pause', 'hibernate'],
+      ],
+      ['one that is in use does not', ['want', 'yield'], 'running', ['ready']],
+      ['a call brings it back', ['yield', 'want', 'paused', 'resumed'], 'running', ['pause', 'resume', 'ready']],
+      ['who asks inside stays awake nevertheless', ['yield', 'held', 'yield'], 'running', ['pause']],
+      [
         'one that is lost while it is woken boots for those who wait',
         ['tick@20s', 'paused', 'want', 'gone'],
         'booting',
@@ -169,7 +185,7 @@ describe('machine', () => {
   });
 
   test('whatever happens: one operation at a time, one QEMU at most, every call answered once, no sleep under a lease', () => {
-    const moves = fc.constantFrom('want', 'release', 'wait', 'answer', 'fail', 'crash', 'stop');
+    const moves = fc.constantFrom('want', 'release', 'wait', 'answer', 'fail', 'crash', 'stop', 'yield');
     fc.assert(
       fc.property(fc.array(moves, { maxLength: 80 }), fc.boolean(), (plan, canSleep) => {
         const model = new Model(canSleep ? SLEEPS : undefined);
@@ -216,6 +232,8 @@ class Model {
         this.now = Math.max(this.now, due);
         return this.send({ type: 'tick' });
       }
+      case 'yield':
+        return this.send({ type: 'yield' });
       case 'answer':
         return this.answer(true);
       case 'fail':
