@@ -24,6 +24,16 @@ export const COMMANDS: Readonly<Record<string, Entry>> = {
     summary: 'say what this host offers to the configuration, and what to do about the rest',
     load: () => import('./doctor.ts'),
   },
+  shell: {
+    call: 'shell <server>',
+    summary: 'open a terminal in the machine of a server',
+    load: () => import('./shell.ts'),
+  },
+  exec: {
+    call: 'exec <server>',
+    summary: 'run a command in the machine of a server',
+    load: () => import('./exec.ts'),
+  },
   machines: {
     call: 'machines',
     summary: 'list the machines of the router that runs here, with their states',

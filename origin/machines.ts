@@ -162,6 +162,16 @@ export class Machines implements ServerHost {
     await rm(this.#dir(key), { recursive: true, force: true });
   }
 
+  /** Starts another command as the server would be started. Rejects as `RunningMachine.spawn`. */
+  async enter(
+    server: ProcessDefinition,
+    machine: RunningMachine,
+    { argv, env, terminal }: Pick<ProcessSpec, 'argv' | 'env' | 'terminal'>,
+  ): Promise<ServerProcess> {
+    const spec = await this.#processSpec(server);
+    return await machine.spawn({ ...spec, argv, env: { ...spec.env, ...env }, ...(terminal ? { terminal } : {}) });
+  }
+
   async close(): Promise<void> {
     await this.#supervisor.close();
   }

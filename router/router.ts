@@ -10,11 +10,14 @@ import { startEdge } from '../edge/local/edge.ts';
 import { startAgent } from '../origin/agent.ts';
 import { startControl } from '../origin/control/control.ts';
 import { machineRoutes } from '../origin/control/machines.ts';
+import { shellSocket } from '../origin/control/shell.ts';
 import { defaultCacheDir } from '../origin/images/cache.ts';
 import { ensureMachineImage } from '../origin/images/machine-image.ts';
 import { type Log, openLog } from '../origin/log.ts';
 import { Machines } from '../origin/machines.ts';
 import { machineDefinitions, memoryBudgetMiB, type ServerDefinition, serverDefinitions } from '../origin/server.ts';
+import { SHELL_PATH } from '../origin/shell/protocol.ts';
+import { Visits } from '../origin/shell/visits.ts';
 import { evictLeftovers } from '../origin/vm/disk.ts';
 import { MachineError } from '../origin/vm/error.ts';
 import { QemuDriver } from '../origin/vm/qemu.ts';
@@ -177,10 +180,11 @@ async function compose(composition: Composition): Promise<Router> {
     agentStop = () => agent.stop();
     await agent.ready;
   }
+  const visits = new Visits({ machines, servers });
   const control = await startControl({
     socket: socketPath(stateDir, 'control.sock'),
     routes: { '/v1/machines': machineRoutes(machines) },
-    sockets: {},
+    sockets: { [SHELL_PATH]: shellSocket(visits) },
     log,
   });
   undo.push(() => control.close());

@@ -37,6 +37,7 @@ export const ERROR_CODES = {
   session_not_found: refused(404, -32001),
   unknown_server: refused(404),
   not_found: refused(404),
+  no_machine: refused(409),
   method_not_allowed: refused(405),
   not_acceptable: refused(406),
   body_too_large: refused(413),

@@ -1,0 +1,172 @@
+/** People in a real machine: terminals, commands and files, through the control socket and the command line. */
+import { spawn } from 'node:child_process';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { PassThrough } from 'node:stream';
+import { afterAll, beforeAll, describe, expect, inject, test } from 'vitest';
+import { controlOf } from '../../cli/control.ts';
+import { visit } from '../../cli/visit.ts';
+import { type Control, startControl } from '../../origin/control/control.ts';
+import { shellSocket } from '../../origin/control/shell.ts';
+import { defaultCacheDir } from '../../origin/images/cache.ts';
+import { openLog } from '../../origin/log.ts';
+import { Machines } from '../../origin/machines.ts';
+import { machineDefinitions, serverDefinitions } from '../../origin/server.ts';
+import { SHELL_PATH } from '../../origin/shell/protocol.ts';
+import { Visits } from '../../origin/shell/visits.ts';
+import { QemuDriver } from '../../origin/vm/qemu.ts';
+import { parseConfig } from '../../shared/config.ts';
+
+const ROOT = new URL('../..', import.meta.url).pathname;
+const dir = mkdtempSync(join(tmpdir(), 'moorage-shell-'));
+const lines: string[] = [];
+const log = openLog(join(dir, 'logs'), (line) => lines.push(line));
+const config = parseConfig(
+  JSON.stringify({
+    mcpServers: {
+      notes: {
+        command: 'cat',
+        env: { GREETING: 'hello' },
+        limits: { memory: '512M' },
+        sleep: { pauseAfter: '1s', hibernateAfter: '2s' },
+      },
+      plain: { command: 'cat', runtime: 'process' },
+      far: { url: 'http://127.0.0.1:9/mcp' },
+    },
+  }),
+);
+const client = controlOf({ config: 'unused', state: dir });
+let machines: Machines;
+let control: Control;
+
+async function start(): Promise<void> {
+  const cacheDir = defaultCacheDir();
+  const servers = serverDefinitions(config);
+  const definitions = machineDefinitions(servers);
+  const driver = new QemuDriver({ cacheDir });
+  machines = new Machines({ definitions, stateDir: dir, cacheDir, configDir: dir, log, driver });
+  const visits = new Visits({ machines, servers });
+  const sockets = { [SHELL_PATH]: shellSocket(visits) };
+  control = await startControl({ socket: join(dir, 'control.sock'), routes: {}, sockets, log });
+}
+
+async function stop(): Promise<void> {
+  await control?.close();
+  await machines?.close();
+}
+
+beforeAll(async () => {
+  if (inject('guests')) await start();
+});
+afterAll(async () => {
+  await stop();
+  rmSync(dir, { recursive: true });
+});
+
+interface Ran {
+  readonly code: number | null;
+  readonly out: string;
+  readonly err: string;
+}
+
+/** The command line as its user runs it. */
+function moorage(args: readonly string[], input: string | Buffer = ''): Promise<Ran> {
+  const [name = '', ...rest] = args;
+  return run(process.execPath, ['cli/moorage.ts', name, '--state', dir, ...rest], input);
+}
+
+async function run(command: string, args: readonly string[], input: string | Buffer = ''): Promise<Ran> {
+  const child = spawn(command, args, { cwd: ROOT, stdio: 'pipe' });
+  child.stdin.on('error', () => undefined);
+  child.stdin.end(input);
+  const [out, err, code] = await Promise.all([
+    child.stdout.toArray(),
+    child.stderr.toArray(),
+    new Promise<number | null>((resolve) => child.once('close', resolve)),
+  ]);
+  return { code, out: Buffer.concat(out).toString(), err: Buffer.concat(err).toString() };
+}
+
+/** A terminal in the machine; `until` resolves when it has shown a text. */
+async function terminal(argv?: string[]) {
+  const stdin = new PassThrough();
+  const stdout = new PassThrough();
+  let shown = '';
+  let check = () => {};
+  stdout.on('data', (data: Buffer) => {
+    shown += data.toString();
+    check();
+  });
+  const wish = { server: 'notes', ...(argv ? { argv } : {}), env: {}, terminal: { columns: 91, rows: 33 } };
+  const there = await visit(client, wish, { stdin, stdout, stderr: new PassThrough() });
+  const until = (text: string) =>
+    new Promise<void>((resolve) => {
+      check = () => shown.includes(text) && resolve();
+      check();
+    });
+  return { there, stdin, until };
+}
+
+describe.runIf(inject('guests'))('in a machine', () => {
+  test('a command has its input, output, error and exit code to itself, and the environment of the server', async () => {
+    const script = 'echo "$GREETING $(cat) in $(pwd)"; echo trouble >&2; exit 7';
+    const ran = await moorage(['exec', 'notes', '--', 'sh', '-c', script], 'you');
+    expect(ran).toEqual({ code: 7, out: 'hello you in /data/notes\n', err: 'trouble\n' });
+  });
+
+  test('bytes pass unchanged, as many as there are', async () => {
+    const bytes = Buffer.alloc(3_000_000, 'moorage\n');
+    const { out } = await moorage(['exec', 'notes', '--', 'cat'], bytes);
+    expect(out).toBe(bytes.toString());
+  });
+
+  test('a program that is not there, a server that is not, and one without a machine are said so', async () => {
+    expect(await moorage(['exec', 'notes', '--', 'no-such'])).toMatchObject({
+      code: 1,
+      err: expect.stringContaining('ENOENT'),
+    });
+    expect(await moorage(['exec', 'nots', '--', 'true'])).toMatchObject({
+      code: 1,
+      err: expect.stringContaining('"nots"'),
+    });
+    for (const server of ['plain', 'far']) {
+      expect((await moorage(['exec', server, '--', 'true'])).err).toContain(`"${server}" has no machine to enter`);
+    }
+  });
+
+  test('a shell has a terminal of the size of this one, ends with its exit code, and leaves this one as it was', async () => {
+    const shell = `${process.execPath} cli/moorage.ts shell notes --state ${dir}`;
+    const script = `stty rows 30 cols 100; ${shell}; code=$?; stty -a; exit $code`;
+    const { code, out } = await run('script', ['-qec', script, '/dev/null'], 'tty; stty size; echo "$TERM"; exit 9\n');
+    expect(out).toMatch(/\/dev\/pts\/\d+\r+\n30 100\r+\n/);
+    expect(code).toBe(9);
+    expect(out.split('/dev/pts/').at(-1)).toMatch(/(?<!-)icanon[\s\S]*(?<!-)echo /);
+  });
+
+  test('a terminal is resized, takes Ctrl-C, keeps its machine awake, and is hung up with its connection', async () => {
+    const { there, stdin, until } = await terminal();
+    stdin.write('stty size\n');
+    await until('33 91\r\n');
+    there.tell({ type: 'resize', columns: 120, rows: 40 });
+    stdin.write('stty size; echo begun; sleep 1000\n');
+    await until('40 120\r\nbegun\r\n');
+    stdin.write('\x03');
+    stdin.write('echo after $?\n');
+    await until('after 130');
+    stdin.write(`sh -c "trap 'echo hung up >/root/hup; exit' HUP; echo trapped; while true; do sleep 0.1; done"\n`);
+    await until('\r\ntrapped');
+    expect(machines.states()).toContainEqual(expect.objectContaining({ key: 'notes', state: 'running' }));
+    there.leave();
+    await expect(there.exited).rejects.toMatchObject({ code: 'machine_failed' });
+    const look = 'while ! cat /root/hup 2>/dev/null; do sleep 0.1; done';
+    expect(await moorage(['exec', 'notes', '--', 'sh', '-c', look])).toMatchObject({ code: 0, out: 'hung up\n' });
+  });
+
+  test('a signal reaches the command, and its end is told', async () => {
+    const { there, until } = await terminal(['sh', '-c', 'echo waits; sleep 1000']);
+    await until('waits');
+    there.tell({ type: 'signal', signal: 'SIGTERM' });
+    expect(await there.exited).toEqual({ code: null, signal: 'SIGTERM' });
+  });
+});
