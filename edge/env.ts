@@ -25,6 +25,8 @@ export interface Env extends Settings {
   readonly AGGREGATE: DurableObjectNamespace<Aggregate>;
   readonly TOKENS: DurableObjectNamespace<Tokens>;
   readonly LIMITER: DurableObjectNamespace<Limiter>;
+  /** The way to issuers on the edge's own host; there only where the owner configured one. */
+  readonly LOOPBACK?: Fetcher;
   /** The edge's private Ed25519 key, a JWK as JSON. Secret. */
   readonly MOORAGE_EDGE_KEY?: string;
   /** What session ids are authenticated with: any text of 32 bytes or more. Secret. */

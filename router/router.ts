@@ -21,6 +21,7 @@ import { Visits } from '../origin/shell/visits.ts';
 import { evictLeftovers } from '../origin/vm/disk.ts';
 import { MachineError } from '../origin/vm/error.ts';
 import { QemuDriver } from '../origin/vm/qemu.ts';
+import { hasLocalIssuer } from '../shared/config/auth.ts';
 import { type Config, type ConfigInput, isEdgeServer, parseConfigObject } from '../shared/config.ts';
 import { type ClientConfig, clientConfig } from './client-config.ts';
 import { edgeSettings } from './edge-settings.ts';
@@ -151,6 +152,7 @@ async function compose(composition: Composition): Promise<Router> {
         aggregate: config.aggregate,
         endIdleAfterMs: config.edge.streams?.endIdleAfterMs,
         settings: edgeSettings(config, owner),
+        loopbackFetch: hasLocalIssuer(config.auth),
         edgeKey: JSON.stringify(keys.edge),
         sessionSecret: keys.sessionSecret,
         origins: [{ id: config.origin.id, key: publicHalf(keys.origin), address: listen.address }],

@@ -58,6 +58,7 @@ export const ERROR_CODES = {
   overloaded: failed(503),
   origin_away: failed(503),
   edge_away: failed(503),
+  issuer_away: refused(503),
   machine_failed: failed(503),
   server_failed: failed(502),
   outcome_unknown: failed(502),

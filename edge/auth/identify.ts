@@ -7,17 +7,20 @@
  */
 import { MoorageError } from '../../shared/errors.ts';
 import type { Principal } from '../../shared/principal.ts';
+import { access } from './access.ts';
 import { insufficient, unauthenticated } from './challenge.ts';
+import { jwt } from './jwt.ts';
 import { loopback } from './loopback.ts';
 import type { Attempt, Method } from './method.ts';
+import { mtls } from './mtls.ts';
 import { owner } from './owner.ts';
 import { authOf, baseOf } from './settings.ts';
 import { token } from './token.ts';
 
-const METHODS: readonly Method[] = [owner, token, loopback];
+const METHODS: readonly Method[] = [owner, token, jwt, access, mtls, loopback];
 
 /** A request, and what is needed to judge it. */
-export interface Asking extends Pick<Attempt, 'settings' | 'resource' | 'tokens'> {
+export interface Asking extends Pick<Attempt, 'settings' | 'resource' | 'tokens' | 'fetchText' | 'certificate'> {
   readonly request: Request;
 }
 
@@ -50,24 +53,15 @@ async function believed(method: Method, attempt: Attempt): Promise<Principal | n
   }
 }
 
-function attemptOf({ request, settings, resource, tokens }: Asking): Attempt {
+function attemptOf({ request, ...asking }: Asking): Attempt {
   const url = new URL(request.url);
   const { headers } = request;
   const [, bearer = null] = /^Bearer +([\x21-\x7e]+) *$/i.exec(headers.get('authorization') ?? '') ?? [];
   if (bearer !== null && bearer.length > MAX_BEARER) {
     throw new MoorageError('authentication_required', `A token may have ${MAX_BEARER} characters.`);
   }
-  return {
-    settings,
-    auth: authOf(settings),
-    url,
-    headers,
-    bearer,
-    tokens,
-    resource,
-    base: baseOf(settings, url),
-    now: Date.now(),
-  };
+  const { settings } = asking;
+  return { ...asking, auth: authOf(settings), url, headers, bearer, base: baseOf(settings, url), now: Date.now() };
 }
 
 function refuseInQuery({ searchParams }: URL): void {

@@ -3,6 +3,7 @@ import type { AuthConfig } from '../../shared/config/auth.ts';
 import type { Principal } from '../../shared/principal.ts';
 import type { ListedToken } from '../../shared/tokens.ts';
 import type { Settings } from '../settings.ts';
+import type { FetchText } from './keys.ts';
 import type { Resource } from './resource.ts';
 
 /** Who knows the bearer tokens. */
@@ -20,6 +21,10 @@ export interface Attempt {
   /** What stands in `Authorization: Bearer`; null when nothing does. */
   readonly bearer: string | null;
   readonly tokens: TokenFinder;
+  /** How documents of issuers are fetched. */
+  readonly fetchText: FetchText;
+  /** `request.cf.tlsClientAuth`: what the connection's TLS told of the client. */
+  readonly certificate: unknown;
   /** What the request is for: a token must be meant for it (RFC 8707). */
   readonly resource: Resource;
   /** The base URL of this edge, as clients write it, without a slash at the end. */

@@ -49,6 +49,8 @@ export interface EdgeOptions {
   readonly endIdleAfterMs?: number | undefined;
   /** Further settings by the names of their bindings. Default: `loopback` is the only kind of authentication. */
   readonly settings?: EdgeSettings | undefined;
+  /** Issuers of credentials are on this host: the Worker may fetch from its loopback addresses. */
+  readonly loopbackFetch?: boolean | undefined;
   /** Takes each line that workerd writes. */
   readonly log: (line: string) => void;
 }
@@ -92,6 +94,7 @@ export async function startEdge(options: EdgeOptions): Promise<RunningEdge> {
       aggregate: options.aggregate ?? EVERYTHING,
       endIdleAfterMs: options.endIdleAfterMs,
       settings: options.settings,
+      loopbackFetch: options.loopbackFetch,
     }),
   );
   await endLeftover(pidFile, config);

@@ -47,6 +47,8 @@ export interface WorkerdOptions {
   readonly aggregate: AggregateSettings;
   /** As `MOORAGE_END_IDLE_AFTER_MS` of `env.ts`. */
   readonly endIdleAfterMs?: number | undefined;
+  /** Lets the Worker fetch from loopback addresses, through the binding `LOOPBACK` alone. */
+  readonly loopbackFetch?: boolean | undefined;
   /** Further bindings of `env.ts` by their names: text that is not secret. */
   readonly settings?: EdgeSettings | undefined;
 }
@@ -56,7 +58,7 @@ export type EdgeSettings = Readonly<Record<`MOORAGE_${string}`, string | undefin
 
 /** The text of the configuration file. */
 export function workerdConfig(options: WorkerdOptions): string {
-  const { host, port, worker, storage, origins, aggregate, endIdleAfterMs } = options;
+  const { host, port, worker, storage, origins, aggregate, endIdleAfterMs, loopbackFetch } = options;
   const settings = { MOORAGE_AUTH: 'loopback', ...options.settings };
   const known = origins.map(({ id, key }) => ({ id, key, service: serviceOf(id) }));
   const bindings = [
@@ -71,6 +73,7 @@ export function workerdConfig(options: WorkerdOptions): string {
       ? []
       : [`(name = "MOORAGE_END_IDLE_AFTER_MS", text = ${q(String(endIdleAfterMs))})`]),
     `(name = "MOORAGE_ORIGINS", text = ${q(JSON.stringify(known))})`,
+    ...(loopbackFetch ? ['(name = "LOOPBACK", service = "loopback")'] : []),
     ...origins.map(({ id }) => `(name = ${q(serviceOf(id))}, service = ${q(`origin-${id}`)})`),
   ];
   const namespaces = CLASSES.map(
@@ -79,6 +82,7 @@ export function workerdConfig(options: WorkerdOptions): string {
   const services = [
     `(name = "edge", worker = .edge)`,
     `(name = "storage", disk = (path = ${q(storage)}, writable = true))`,
+    ...(loopbackFetch ? ['(name = "loopback", network = (allow = ["127.0.0.0/8", "::1/128"]))'] : []),
     ...origins.map(
       ({ id, address }) => `(name = ${q(`origin-${id}`)}, external = (address = ${q(address)}, http = ()))`,
     ),

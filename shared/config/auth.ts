@@ -85,6 +85,10 @@ export const LOOPBACK_ONLY: AuthConfig = { loopback: true, tokens: false, jwt: [
 export const admitsOutsiders = (auth: AuthConfig): boolean =>
   auth.tokens || auth.jwt.length > 0 || auth.mtls !== undefined || auth.access !== undefined;
 
+/** Whether an issuer is on the edge's own host. */
+export const hasLocalIssuer = ({ jwt }: AuthConfig): boolean =>
+  jwt.some(({ issuer, jwks }) => isLoopbackHost(URL.parse(jwks ?? issuer)?.hostname ?? ''));
+
 function isFetchable(text: string): boolean {
   const url = URL.parse(text);
   if (url === null) return false;

@@ -6,6 +6,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { importKey } from '../../shared/grant.ts';
 import { signOwnerToken } from '../../shared/owner.ts';
 import type { NewToken } from '../../shared/tokens.ts';
+import { OidcIssuer } from '../support/oidc.ts';
 import { EventReader, edgeUnderTest, type UnderTest, WireClient } from './edge-under-test.ts';
 import { keyPair } from './scripted-origin.ts';
 
@@ -13,24 +14,30 @@ const ROOT = new URL('../..', import.meta.url).pathname;
 const BASE = 'https://mcp.example.com';
 
 let edge: UnderTest;
+let issuer: OidcIssuer;
 let ownerToken: () => Promise<string>;
 
 beforeAll(async () => {
+  issuer = await OidcIssuer.start();
   const owner = await keyPair();
   const key = await importKey(owner.privateJwk);
   ownerToken = () => signOwnerToken(key, crypto.randomUUID(), Date.now());
   edge = await edgeUnderTest(
     { time: join(ROOT, 'servers/time.ts') },
     {
+      loopbackFetch: true,
       settings: {
-        MOORAGE_AUTH: JSON.stringify({ tokens: true }),
+        MOORAGE_AUTH: JSON.stringify({ tokens: true, jwt: [{ issuer: issuer.url }] }),
         MOORAGE_PUBLIC_URL: BASE,
         MOORAGE_OWNER_KEY: JSON.stringify(owner.publicJwk),
       },
     },
   );
 });
-afterAll(() => edge.stop());
+afterAll(async () => {
+  issuer.close();
+  await edge.stop();
+});
 
 const get = (path: string, headers: Record<string, string> = {}) => fetch(`${edge.url}${path}`, { headers });
 const bearer = (token: string) => ({ authorization: `Bearer ${token}` });
@@ -51,6 +58,7 @@ describe('without a credential', () => {
     expect(await response.json()).toEqual({
       resource: `${BASE}/notes/mcp`,
       resource_name: 'Moorage /notes/mcp',
+      authorization_servers: [issuer.url],
       scopes_supported: ['server:notes', 'mcp'],
       bearer_methods_supported: ['header'],
     });
@@ -166,5 +174,29 @@ describe('a bearer token', () => {
       .filter((file) => file.isFile())
       .map((file) => readFileSync(join(file.parentPath, file.name), 'latin1'));
     for (const text of [listed, ...edge.log, ...kept]) expect(text.includes(token.slice(13))).toBe(false);
+  });
+});
+
+describe('a JWT', () => {
+  test('of a configured issuer opens what it is meant for, found out by discovery', async () => {
+    const token = await issuer.token({ aud: `${BASE}/time/mcp`, scope: 'mcp' });
+    const client = new WireClient(() => edge.url, 'time', bearer(token));
+    expect((await client.initialize()).status).toBe(200);
+    expect((await get('/notes/mcp', bearer(token))).status).toBe(401);
+    expect(issuer.asked).toBe(1);
+  });
+
+  test('keeps its session when it is renewed', async () => {
+    const fresh = () => issuer.token({ aud: BASE, scope: 'server:time', jti: crypto.randomUUID() });
+    const client = new WireClient(() => edge.url, 'time', bearer(await fresh()));
+    await client.initialize();
+    const again = new WireClient(() => edge.url, 'time', bearer(await fresh()));
+    again.session = client.session;
+    expect(await again.call('ping')).toMatchObject({ result: {} });
+  });
+
+  test('of an issuer that nobody configured is not believed', async () => {
+    const token = await issuer.token({ iss: 'https://other.example', aud: BASE });
+    expect((await get('/time/mcp', bearer(token))).status).toBe(401);
   });
 });

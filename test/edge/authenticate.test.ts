@@ -18,7 +18,14 @@ const refusal = async (attempt: Promise<unknown> | (() => unknown)): Promise<Moo
 
 const nobody = { find: () => Promise.resolve(null) };
 const authenticate = (request: Request, settings: Settings, resource: Resource) =>
-  identify({ request, settings, resource, tokens: nobody });
+  identify({
+    request,
+    settings,
+    resource,
+    tokens: nobody,
+    fetchText: () => Promise.reject(new Error('nothing is fetched')),
+    certificate: undefined,
+  });
 
 describe('loopback', () => {
   const attempt = async (url: string, headers: Record<string, string> = {}, auth: string | undefined = 'loopback') => {
