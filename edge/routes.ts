@@ -74,8 +74,11 @@ routes.use(async (context, next) => {
   } else {
     await next();
   }
-  // The answer to a WebSocket's upgrade goes to a program: CORS has no say in it.
-  if (origin === null || context.res.status === 101) return;
+  // The answer to a WebSocket's upgrade goes to a program: browsers' rules have no say in it.
+  if (context.res.status === 101) return;
+  // Nothing here is a page, and a browser shall not take it for one.
+  context.res.headers.set('x-content-type-options', 'nosniff');
+  if (origin === null) return;
   context.res.headers.set('access-control-allow-origin', origin);
   context.res.headers.set('access-control-expose-headers', EXPOSED);
   context.res.headers.append('vary', 'origin');

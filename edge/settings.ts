@@ -29,6 +29,8 @@ export interface Settings {
   readonly MOORAGE_ACCESS?: string;
   /** JSON: the `limits` block of the configuration, how much callers may ask for. Unset: as much as they like. */
   readonly MOORAGE_LIMITS?: string;
+  /** JSON: by server's name what its entry says of `output` and `maxResultBytes`. */
+  readonly MOORAGE_OUTPUT?: string;
 }
 
 /** Bindings never change within an isolate, so each text is parsed once; keyed by the text because tests may change it. */

@@ -7,6 +7,7 @@ import { totalmem } from 'node:os';
 import { type EgressRule, unionOf } from '../shared/config/egress.ts';
 import type { Isolation } from '../shared/config/isolation.ts';
 import type { Limits } from '../shared/config/limits.ts';
+import { isOutputOption } from '../shared/config/output.ts';
 import {
   type Config,
   type HttpServer,
@@ -117,8 +118,9 @@ export function serverDefinitions(config: Config): ServerDefinition[] {
   const definitions: ServerDefinition[] = [];
   for (const [name, entry] of config.servers) {
     if (isEdgeServer(entry)) continue;
-    // When it sleeps and what it may connect to decide nothing about what runs.
-    const { sleep: _sleep, egress: _egress, ...what } = entry as Partial<MachineServer>;
+    // When it sleeps, what it may connect to and what becomes of its words decide nothing about what runs.
+    const { sleep: _sleep, egress: _egress, ...named } = entry as Partial<MachineServer>;
+    const what = Object.fromEntries(Object.entries(named).filter(([name]) => !isOutputOption(name)));
     const deployment = createHash('sha256')
       .update(JSON.stringify([name, what]))
       .digest('hex')

@@ -12,6 +12,7 @@ import { egress } from './config/egress.ts';
 import { image } from './config/image.ts';
 import { type Isolation, isolation } from './config/isolation.ts';
 import { LIMIT_NAMES, limits, memoryBudget } from './config/limits.ts';
+import { output } from './config/output.ts';
 import { type CallerLimits, callerLimits } from './config/quotas.ts';
 
 /** First path segments that are ours; a server cannot have such a name. */
@@ -125,6 +126,7 @@ const machineServer = z.strictObject({
   egress: egress.optional(),
   ...discovery,
   sleep: sleep.optional(),
+  ...output,
   ...clientOnly,
 });
 
@@ -161,6 +163,7 @@ const httpServer = z
     type: transport.optional(),
     process: sharing,
     ...discovery,
+    ...output,
     ...clientOnly,
   })
   .refine(({ transport, type }) => !transport || !type || TRANSPORTS[transport] === TRANSPORTS[type], {
@@ -194,6 +197,7 @@ const edgeServer = z.strictObject({
   runtime: z.literal('edge'),
   /** Module whose default export makes an MCP server; a path relative to the configuration. */
   tools: z.string().min(1),
+  ...output,
   ...clientOnly,
 });
 

@@ -62,6 +62,8 @@ export const ERROR_CODES = {
   machine_failed: failed(503),
   server_failed: failed(502),
   outcome_unknown: failed(502),
+  // The call was carried out, and its result is larger than its server may send.
+  result_too_large: failed(502),
   request_timeout: failed(504),
   internal: failed(500, -32603),
 } as const satisfies Record<string, Mapping>;

@@ -1,6 +1,6 @@
 /**
- * Owns what stands between every client and every server, whatever the era, the transport and the runtime: limits, and
- * the policy.
+ * Owns what stands between every client and every server, whatever the era, the transport and the runtime: limits, the
+ * policy, and what servers may say.
  * `/<server>/mcp` asks here for each message, and all other ways in (`/mcp`, batches, HTTP+SSE) lead through it.
  *
  * Invariant: a refusal is decided before anything is looked up, so it is the same whether or not a thing exists.
@@ -14,8 +14,10 @@ import type { Env } from '../env.ts';
 import { limited } from '../limits/limit.ts';
 import type { Exchange } from '../mcp.ts';
 import { unknownServer } from '../session/refusals.ts';
+import { bounded } from './bounded.ts';
+import { cleaning } from './clean-message.ts';
 import { type Rewriting, rewritten } from './rewrite.ts';
-import { accessOf } from './settings.ts';
+import { accessOf, outputOf } from './settings.ts';
 import { showing } from './shown.ts';
 import { usesOf } from './uses.ts';
 
@@ -85,9 +87,14 @@ async function shown(exchange: Guarded, serve: () => Promise<Response>, method: 
 }
 
 function rewritingsOf({ env, principal, server }: Guarded, method: string | undefined): Rewriting[] {
+  const { output = 'off', maxResultBytes } = outputOf(env, server);
   const access = accessOf(env);
-  if (access === undefined || isUnrestricted(access, principal, server)) return [];
-  return [showing(access, principal, server, method)];
+  const restricted = access !== undefined && !isUnrestricted(access, principal, server);
+  return [
+    ...(maxResultBytes === undefined ? [] : [bounded(maxResultBytes)]),
+    ...(restricted ? [showing(access, principal, server, method)] : []),
+    ...(output === 'off' ? [] : [cleaning(output)]),
+  ];
 }
 
 /** A misspelt name is answered with those that exist: as far as the caller may know them. */

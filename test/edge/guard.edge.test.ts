@@ -4,7 +4,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { EventReader, edgeUnderTest, type UnderTest, WireClient } from './edge-under-test.ts';
 import { fresh, lists } from './listing-origin.ts';
 import { postModern } from './modern-client.ts';
-import { event, plain, result, type ScriptedLink } from './scripted-origin.ts';
+import { event, json, plain, result, type ScriptedLink } from './scripted-origin.ts';
 
 type Json = Record<string, unknown>;
 
@@ -266,5 +266,64 @@ describe('limits', () => {
     expect(strangers.filter(({ status }) => status === 401).length).toBe(30);
     expect(strangers.filter(({ status }) => status === 429).length).toBe(10);
     expect((await fetch(edge.url, { headers: from('203.0.113.10') })).status).toBe(401);
+  });
+});
+
+describe('what servers say', () => {
+  let edge: UnderTest;
+  let link: ScriptedLink;
+  beforeAll(async () => {
+    const output = { plain: { output: 'strip', maxResultBytes: 2048 }, marked: { output: 'mark' } };
+    edge = await edgeUnderTest({}, { settings: { MOORAGE_OUTPUT: JSON.stringify(output) } });
+    edge.origin.handler = (arrived, response) => {
+      const { message } = arrived;
+      if (!('method' in message) || message.method !== 'tools/call') return plain(arrived, response);
+      const { name } = message.params ?? {};
+      const text = name === 'large' ? 'x'.repeat(4096) : 'a\u001b[31mb\u202ec<script>';
+      if (name === 'fails') return json(response, { jsonrpc: '2.0', id: 1, error: { code: -32000, message: text } });
+      json(response, result(message, { content: [{ type: 'text', text }] }));
+    };
+    link = await edge.dial();
+    await link.hello(['plain', 'marked', 'other']);
+  });
+  afterAll(async () => {
+    link.close();
+    await edge.stop();
+  });
+
+  test.each([
+    ['plain', 'abc<script>'],
+    ['marked', 'a⟦U+001B⟧[31mb⟦U+202E⟧c<script>'],
+    ['other', 'a\u001b[31mb\u202ec<script>'],
+  ])('of %s', async (server, expected) => {
+    const answer = await postModern(`${edge.url}/${server}/mcp`, 'tools/call', { name: 'x', arguments: {} });
+    expect(await answer.json()).toMatchObject({ result: { content: [{ text: expected }] } });
+    const failed = await postModern(`${edge.url}/${server}/mcp`, 'tools/call', { name: 'fails', arguments: {} });
+    expect(await failed.json()).toMatchObject({ error: { message: expected } });
+  });
+
+  test('no more than they may', async () => {
+    const large = await postModern(`${edge.url}/plain/mcp`, 'tools/call', { name: 'large', arguments: {} });
+    expect(await large.json()).toMatchObject({ id: 1, error: { data: { code: 'result_too_large', maxBytes: 2048 } } });
+    expect((await postModern(`${edge.url}/other/mcp`, 'tools/call', { name: 'large', arguments: {} })).status).toBe(
+      200,
+    );
+  });
+
+  test('nothing of ours is a page: whatever a request holds comes back as JSON alone', async () => {
+    const evil = '%3Cscript%3Ealert(1)%3C%2Fscript%3E';
+    for (const [path, init] of [
+      [`/${evil}`, {}],
+      [`/${evil}/mcp`, { method: 'POST', headers: { 'content-type': 'application/json' }, body: '<script>' }],
+      [`/${evil}/sse`, { headers: { accept: 'text/event-stream' } }],
+      [`/${evil}/messages?sessionId=${evil}`, { method: 'POST', body: '{}' }],
+      [`/admin/api/${evil}`, {}],
+      [`/.well-known/oauth-protected-resource/${evil}/mcp`, {}],
+    ] as const) {
+      const response = await fetch(`${edge.url}${path}`, init);
+      expect(response.headers.get('content-type'), path).toMatch(/^application\/json/);
+      expect(response.headers.get('x-content-type-options'), path).toBe('nosniff');
+      await response.json();
+    }
   });
 });
