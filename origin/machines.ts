@@ -271,6 +271,12 @@ export class Machines implements ServerHost {
     const definition = this.#definitions.get(homeOf(server));
     if (!definition || this.runtimeOf(definition.key) === 'process') {
       const { configDir } = this.#options;
+      if (entry.command === undefined) {
+        throw new MachineError(
+          'host-unsupported',
+          `server "${server.name}" is a container image, which needs microVMs`,
+        );
+      }
       // As an MCP client starts it: beside its configuration, so that relative paths of scripts hold.
       const cwd = entry.files === undefined ? configDir : resolve(configDir, entry.files);
       return {

@@ -3,15 +3,20 @@
  * boots from, and the command inside.
  */
 import { join, relative, resolve } from 'node:path';
+import { isOciImage, recipeOf } from '../shared/config/image.ts';
 import { GUEST_PATH } from './guest/process.ts';
 import { ensureApp, PYTHON, packageFolderOf, type ServerRecipe } from './images/app.ts';
 import type { Progress } from './images/cache.ts';
 import type { CommandPlan } from './images/command-plan.ts';
+import { CONTAINER_PACKAGE, ENTER } from './images/container-scripts.ts';
 import { ensureMachineImage } from './images/machine-image.ts';
+import { ensureOci } from './images/oci/image.ts';
+import { argvOf, type RunConfiguration } from './images/oci/run-as.ts';
 import { planCommand } from './images/plan.ts';
 import { ensureSystem, PYTHON_PACKAGE } from './images/system.ts';
 import type { MachineDefinition, ProcessDefinition } from './server.ts';
 import type { MachineImage, ProcessSpec } from './vm/driver.ts';
+import { MachineError } from './vm/error.ts';
 
 /** A machine whose image is there. */
 export interface Provision {
@@ -34,10 +39,11 @@ export async function provision(
 ): Promise<Provision> {
   const { cacheDir, configDir } = options;
   const plans = new Map(servers.map((server) => [server.name, planOf(server)] as const));
+  const container = containerOf([...plans.values()]);
   const recipes: Record<string, ServerRecipe> = {};
   for (const server of servers) {
     const plan = plans.get(server.name);
-    const { npm = [], pip = [] } = server.entry.image ?? {};
+    const { npm = [], pip = [] } = recipeOf(server.entry.image) ?? {};
     const files = plan && (await filesOf(server, plan, configDir));
     recipes[server.name] = {
       npm: [...npm, ...(plan?.kind === 'npm' ? plan.npm : [])],
@@ -46,16 +52,18 @@ export async function provision(
     };
   }
   const packages = systemPackages(servers, [...plans.values()]);
-  const [image, system, app] = await Promise.all([
+  const [image, system, app, oci] = await Promise.all([
     ensureMachineImage(cacheDir, progress),
     packages.length > 0 ? ensureSystem(cacheDir, packages, progress) : undefined,
     ensureApp(cacheDir, { servers: recipes }, progress),
+    container === undefined ? undefined : ensureOci(cacheDir, container, configDir, progress),
   ]);
   return {
     image: {
       ...image,
       ...(system === undefined ? {} : { system: system.path }),
       ...(app.path === undefined ? {} : { app: app.path }),
+      ...(oci === undefined ? {} : { container: oci.path }),
     },
     async processOf(server) {
       const { name, entry } = server;
@@ -84,13 +92,44 @@ export async function provision(
         }
         case 'plain':
           return { argv: plan.argv, env, cwd };
+        case 'container': {
+          if (oci === undefined) throw new MachineError('image-unavailable', `machine of "${name}" has no container`);
+          const folder = files === undefined ? (plan.workdir ?? oci.run.workdir) : cwd;
+          const argv = [...enter(oci.run, folder), ...argvOf(oci.run, plan.command, plan.args)];
+          return { argv, env: { ...oci.run.env, ...plan.env, ...entry.env }, cwd: '/' };
+        }
       }
     },
   };
 }
 
-const planOf = ({ entry }: ProcessDefinition): CommandPlan =>
-  planCommand(entry.command, entry.args, { image: entry.image !== undefined, files: entry.files !== undefined });
+function planOf({ name, entry }: ProcessDefinition): CommandPlan {
+  const { command, args, image, files } = entry;
+  if (isOciImage(image))
+    return { kind: 'container', image, args, env: {}, ...(command === undefined ? {} : { command }) };
+  if (command === undefined) throw new MachineError('command-unsupported', `server "${name}" has no command`);
+  return planCommand(command, args, { image: image !== undefined, files: files !== undefined });
+}
+
+/** The one container image of a machine. */
+function containerOf(plans: readonly CommandPlan[]): string | undefined {
+  const images = new Set(plans.flatMap((plan) => (plan.kind === 'container' ? [plan.image] : [])));
+  if (images.size > 1) {
+    throw new MachineError(
+      'command-unsupported',
+      `one machine runs one container image, and its servers name ${[...images].join(', ')}: give them machines of their own`,
+    );
+  }
+  return [...images][0];
+}
+
+/** Into the container as its user: numbers, which are looked up nowhere. */
+const enter = ({ uid, gid, groups }: RunConfiguration, folder: string): string[] => [
+  ENTER,
+  `+${uid}:+${gid}`,
+  groups.map((group) => `+${group}`).join(','),
+  folder,
+];
 
 /** The host folder that goes into the image: the configured one, else the package that a script belongs to. */
 async function filesOf(
@@ -104,10 +143,13 @@ async function filesOf(
 
 /** The distribution's packages that the servers of a machine need together: its root is one. */
 function systemPackages(servers: readonly ProcessDefinition[], plans: readonly CommandPlan[]): string[] {
-  const images = servers.map(({ entry }) => entry.image);
+  const recipes = servers.map(({ entry }) => recipeOf(entry.image));
   const python =
     plans.some((plan) => plan.kind === 'pip' || (plan.kind === 'files' && plan.interpreter === 'python3')) ||
     plans.some((plan) => plan.kind === 'plain' && plan.python === true) ||
-    images.some((image) => image?.base === 'python' || (image?.pip.length ?? 0) > 0);
-  return [...new Set([...images.flatMap((image) => image?.apt ?? []), ...(python ? [PYTHON_PACKAGE] : [])])].sort();
+    recipes.some((recipe) => recipe?.base === 'python' || (recipe?.pip.length ?? 0) > 0);
+  const wanted = recipes.flatMap((recipe) => recipe?.apt ?? []);
+  if (python) wanted.push(PYTHON_PACKAGE);
+  if (containerOf(plans) !== undefined) wanted.push(CONTAINER_PACKAGE);
+  return [...new Set(wanted)].sort();
 }

@@ -9,7 +9,7 @@ import { z } from 'zod';
 import { type Access, access } from './config/access.ts';
 import { type AuthConfig, authSchema, LOOPBACK_ONLY } from './config/auth.ts';
 import { egress } from './config/egress.ts';
-import { image } from './config/image.ts';
+import { image, isOciImage } from './config/image.ts';
 import { type Isolation, isolation } from './config/isolation.ts';
 import { LIMIT_NAMES, limits, memoryBudget } from './config/limits.ts';
 import { output } from './config/output.ts';
@@ -102,11 +102,12 @@ const clientOnly = Object.fromEntries(CLIENT_ONLY.map((key) => [key, z.unknown()
 /** Which sessions share a process: see docs/servers.md. */
 const sharing = z.enum(['auto', 'session', 'shared']).default('auto');
 
-const machineServer = z.strictObject({
+const machineEntry = z.strictObject({
   /** MCP clients name the transport here; a command is always reached over its pipes. */
   type: z.literal('stdio').optional(),
   runtime: z.enum(['vm', 'process']).default('vm'),
-  command: z.string().min(1),
+  /** May be left out where a container image says what is started. */
+  command: z.string().min(1).optional(),
   args: z.array(z.string()).default([]),
   env: z
     .record(z.string().regex(/^[A-Za-z_][A-Za-z0-9_]*$/, 'this is not a name of an environment variable'), z.string())
@@ -129,6 +130,15 @@ const machineServer = z.strictObject({
   ...output,
   ...clientOnly,
 });
+const machineServer = machineEntry
+  .refine(({ command, image }) => command !== undefined || isOciImage(image), {
+    path: ['command'],
+    error: 'say how the server is started, or give a container image',
+  })
+  .refine(({ runtime, image }) => runtime === 'vm' || !isOciImage(image), {
+    path: ['image'],
+    error: 'a container image runs in a microVM: leave out "runtime"',
+  });
 
 const TRANSPORTS = {
   auto: 'auto',

@@ -27,6 +27,7 @@ import {
 import { amongServers } from './servers-group.ts';
 import { Terminal } from './terminal.ts';
 
+export const KEEP_COMPILED_OPTIONS = '--require=/opt/moorage/keep-compiled.cjs';
 export const GUEST_PATH = '/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin';
 
 const BASE_ENV = {
@@ -38,7 +39,7 @@ const BASE_ENV = {
   // Compiled JavaScript is kept on the machine's disk, so the next start of the same server skips compilation. Node
   // writes it only when a program exits by itself, which servers do not: keep-compiled.cjs writes it soon after the start.
   NODE_COMPILE_CACHE: '/var/cache/node-compile',
-  NODE_OPTIONS: '--require=/opt/moorage/keep-compiled.cjs',
+  NODE_OPTIONS: KEEP_COMPILED_OPTIONS,
 };
 
 const SIGHUP = 1;

@@ -3,13 +3,14 @@
  * init and the guest agent. Its digest covers the packages, the Node binary and the agent's sources, so a new release of
  * Moorage builds a new base and a restart reuses the old one without reading it.
  */
-import { chmod, constants, copyFile, mkdir, rm, stat, symlink, writeFile } from 'node:fs/promises';
+import { chmod, constants, copyFile, link, mkdir, rm, stat, symlink, writeFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import { basename, dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { MOORAGE_HOLD } from '../guest/moorage-hold.ts';
 import { MachineError } from '../vm/error.ts';
 import { digestFolder, digestOf, ensureBuilt, type Progress } from './cache.ts';
+import { CONTAINER_SCRIPTS } from './container-scripts.ts';
 import { packErofs } from './erofs.ts';
 import { syscallProgram } from './syscall-program.ts';
 import type { Userland } from './userland.ts';
@@ -26,6 +27,7 @@ mount -t devpts devpts /dev/pts
 mount -t tmpfs -o mode=1777 shm /dev/shm
 mount -t tmpfs -o mode=755 run /run
 mount -t tmpfs -o mode=1777 tmp /tmp
+/opt/moorage/join-container
 ip link set lo up
 mount -t cgroup2 -o favordynmods cgroup /sys/fs/cgroup
 cd /sys/fs/cgroup
@@ -76,6 +78,7 @@ export async function ensureBase(cacheDir: string, userland: Userland, progress:
     INIT,
     ETC,
     KEEP_COMPILED,
+    CONTAINER_SCRIPTS,
     syscalls: syscallProgram().toString('hex'),
   });
   const folder = await ensureBuilt(
@@ -156,7 +159,12 @@ async function assemble(root: string, userland: Userland, node: string): Promise
     await writeFile(join(root, 'opt/moorage', name), content);
     await chmod(join(root, 'opt/moorage', name), 0o644);
   }
-  const executables = { 'opt/moorage/syscalls': syscallProgram(), 'usr/bin/moorage-hold': MOORAGE_HOLD };
+  await link(join(root, 'bin/busybox'), join(root, 'opt/moorage/busybox'));
+  const executables: Record<string, string | Buffer> = {
+    ...CONTAINER_SCRIPTS,
+    'opt/moorage/syscalls': syscallProgram(),
+    'usr/bin/moorage-hold': MOORAGE_HOLD,
+  };
   for (const [path, content] of Object.entries(executables)) {
     await writeFile(join(root, path), content);
     await chmod(join(root, path), 0o755);

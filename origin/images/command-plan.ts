@@ -12,7 +12,16 @@ export type CommandPlan =
   /** Run a host file with an interpreter: its folder is copied into the machine. `file` is as written. */
   | { kind: 'files'; interpreter: 'node' | 'python3'; file: string; flags: string[]; args: string[] }
   /** Run something that the machine has. */
-  | { kind: 'plain'; argv: string[]; python?: boolean };
+  | { kind: 'plain'; argv: string[]; python?: boolean }
+  /** Run what a container image says, but for what is said here. */
+  | {
+      kind: 'container';
+      image: `oci:${string}`;
+      command?: string;
+      args: readonly string[];
+      env: Readonly<Record<string, string>>;
+      workdir?: string;
+    };
 
 /** What else an entry says that decides what its command may be. */
 export interface Given {

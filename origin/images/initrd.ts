@@ -3,11 +3,13 @@
  *
  * The script says that the kernel reached user space (which is also all that the KVM probe wants), loads the modules,
  * joins base, system packages, applications and the machine's disk into one root, and hands over to the base's init.
- * On the machine's disk: `upper` and `work` (overlayfs), `data` (mounted at /data).
+ * On the machine's disk: `upper` and `work` (overlayfs), `data` (mounted at /data), and the same two in `container` for the
+ * root of a container image.
  */
 import { readFile, writeFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { digestOf, ensureBuilt, type Progress } from './cache.ts';
+import { CONTAINER_ROOT } from './container-scripts.ts';
 import { type CpioEntry, writeCpio } from './cpio.ts';
 import type { Kernel } from './kernel.ts';
 import type { Userland } from './userland.ts';
@@ -37,6 +39,7 @@ while [ -z "$data" ] || [ -z "$base" ]; do
       base) base=/dev/\${disk##*/} ;;
       system) system=/dev/\${disk##*/} ;;
       app) app=/dev/\${disk##*/} ;;
+      container) container=/dev/\${disk##*/} ;;
       data) data=/dev/\${disk##*/} ;;
     esac
   done
@@ -59,6 +62,12 @@ mount -t ext4 -o rw,noatime,noinit_itable "$data" /disk || fail "the machine's d
 [ -d /disk/upper ] || mkdir -p /disk/upper /disk/work /disk/data
 mount -t overlay -o "lowerdir=$lower,upperdir=/disk/upper,workdir=/disk/work" root /root || fail "the root"
 mount -o bind /disk/data /root/data
+if [ -n "$container" ]; then
+  mount -t erofs -o ro "$container" /container || fail "the container image"
+  mkdir -p /disk/container/upper /disk/container/work /root${CONTAINER_ROOT}
+  mount -t overlay -o "lowerdir=/container,upperdir=/disk/container/upper,workdir=/disk/container/work" container /root${CONTAINER_ROOT} ||
+    fail "the container's root"
+fi
 mount -o move /proc /root/proc
 mount -o move /sys /root/sys
 mount -o move /dev /root/dev
@@ -87,7 +96,7 @@ export async function ensureInitrd(
 }
 
 async function entries(kernel: Kernel, userland: Userland): Promise<CpioEntry[]> {
-  const folders = ['bin', 'modules', 'proc', 'sys', 'dev', 'root', 'base', 'system', 'app', 'disk'];
+  const folders = ['bin', 'modules', 'proc', 'sys', 'dev', 'root', 'base', 'system', 'app', 'container', 'disk'];
   const list: CpioEntry[] = folders.map((path) => ({ type: 'folder', path }));
   list.push({ type: 'file', path: 'init', mode: 0o755, content: Buffer.from(INIT) });
   list.push({ type: 'file', path: 'bin/busybox', mode: 0o755, content: await readFile(userland.busybox) });

@@ -5,14 +5,15 @@
  * time; a command that needs anything else is refused with the way out.
  */
 import { type CommandPlan, type Given, unsupported } from './command-plan.ts';
+import { planDocker } from './docker-command.ts';
 import { planNpx } from './npx.ts';
 import { planPipx, planPython, planUvx } from './python-command.ts';
 
 const SHELL_COMMANDS = new Set(['sh', '/bin/sh', 'ash', 'busybox', 'cat', 'env']);
 const HINTS: Readonly<Record<string, string>> = {
   uv: 'use "uvx" for a package, or "python" with "image" and "files" for a project',
-  docker: 'machines run no containers',
-  podman: 'machines run no containers',
+  docker: 'only "docker run" is understood',
+  podman: 'only "podman run" is understood',
   bun: 'machines have Node, not Bun; "npx" works for most packages',
   bunx: 'machines have Node, not Bun; "npx" works for most packages',
   deno: 'machines have Node, not Deno',
@@ -28,6 +29,7 @@ export function planCommand(command: string, args: readonly string[], given: Giv
   if (name === 'uv' && args[0] === 'tool' && args[1] === 'run') return planUvx(args.slice(2));
   if (name === 'pipx' && args[0] === 'run') return planPipx(args.slice(1));
   if (/^python(3(\.\d+)?)?$/.test(name)) return planPython(args, given);
+  if ((name === 'docker' || name === 'podman') && args[0] === 'run') return planDocker(args.slice(1));
   if (name === 'node') return planNode(args);
   if (given.image || SHELL_COMMANDS.has(command)) return { kind: 'plain', argv: [command, ...args] };
   const why = HINTS[name] ?? 'its package has to be named: "image": { "npm": […], "pip": […], "apt": […] }';

@@ -34,12 +34,13 @@ export function inheritedFiles({ image }: MachineSpec, memory: string): string[]
   return [memory, image.kernel, image.initrd, ...layersOf(image).map(([, path]) => path)];
 }
 
-/** What the root file system is made of, the lowest first. */
-function layersOf({ base, system, app }: MachineImage): [name: string, path: string][] {
+/** What the root file system is made of, the lowest first, and the container's root beside it. */
+function layersOf({ base, system, app, container }: MachineImage): [name: string, path: string][] {
   const layers: [string, string | undefined][] = [
     ['base', base],
     ['system', system],
     ['app', app],
+    ['container', container],
   ];
   return layers.filter((layer): layer is [string, string] => layer[1] !== undefined);
 }

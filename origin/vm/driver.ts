@@ -66,6 +66,8 @@ export interface MachineImage {
   system?: string;
   /** Read-only applications (erofs), laid over both; absent for a bare machine. */
   app?: string;
+  /** Root of a container image (erofs): a tree of its own beside the machine's. */
+  container?: string;
 }
 
 /** One machine. `dir` is its own directory (created 0700) and holds its disk: two machines never share one. */

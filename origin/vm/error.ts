@@ -8,6 +8,7 @@ export type MachineErrorCode =
   | 'install-failed'
   | 'package-unavailable'
   | 'image-build-failed'
+  | 'image-unavailable'
   | 'app-install-failed'
   | 'app-bin-missing'
   | 'command-unsupported'

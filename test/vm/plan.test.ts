@@ -55,6 +55,18 @@ const plans: [line: string, plan: CommandPlan][] = [
   ['pipx run --spec=big==1 tool', { ...tool('big', ['big==1']), bin: { package: 'big', name: 'tool' } }],
   ['python3 -u serve.py x', { kind: 'files', interpreter: 'python3', file: 'serve.py', flags: ['-u'], args: ['x'] }],
   ['python -c 1', { kind: 'plain', argv: ['python3', '-c', '1'], python: true }],
+  ['docker run -i --rm mcp/time', { kind: 'container', image: 'oci:mcp/time', args: [], env: {} }],
+  [
+    'docker run --rm -i -e TOKEN -e A=b=c --entrypoint /bin/x --workdir=/w ghcr.io/a/b:1 stdio -e',
+    {
+      kind: 'container',
+      image: 'oci:ghcr.io/a/b:1',
+      command: '/bin/x',
+      workdir: '/w',
+      args: ['stdio', '-e'],
+      env: { A: 'b=c' },
+    },
+  ],
   ['sh -c true', { kind: 'plain', argv: ['sh', '-c', 'true'] }],
 ];
 
@@ -73,7 +85,11 @@ const refused: [line: string, says: RegExp][] = [
   ['uv run server', /"uvx"/],
   ['python3 -m server', /which package has the module "server"/],
   ['python', /no file/],
-  ['docker run image', /no containers/],
+  ['docker compose up', /only "docker run"/],
+  ['docker run -v /:/host image', /shares no folder/],
+  ['docker run --privileged image', /not understood/],
+  ['docker run -i --rm', /no image/],
+  ['docker run UPPER', /not the name of an image/],
   ['bunx server', /not Bun/],
   ['github-mcp stdio', /its package has to be named/],
   ['npx', /no package/],
