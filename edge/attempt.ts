@@ -17,7 +17,7 @@ import { explain, isRepeatable, type Loss, type LostRequest } from './loss.ts';
 import { type RelayOptions, relay } from './origin/relay.ts';
 import { readBounded } from './read-message.ts';
 import { STREAM_HEADERS } from './respond.ts';
-import { messageOf } from './sse.ts';
+import { eventOf, messageOf } from './sse.ts';
 
 /** How one attempt ended. `own`: the lists of the process that answered are its own affair. */
 export type Attempt =
@@ -33,6 +33,10 @@ export interface Sent extends LostRequest {
   readonly stream?: Pick<RelayOptions, 'reattach' | 'endIdleAfterMs'>;
   /** Called with the response to the request before the client sees it. */
   readonly onAnswer?: ((answer: JsonRpcMessage, own: boolean) => Promise<void>) | undefined;
+  /** The response as the client is told it; the same object where it is as it came. */
+  readonly told?: ((answer: JsonRpcMessage) => JsonRpcMessage) | undefined;
+  /** The client would rather have an event stream than JSON. */
+  readonly preferStream?: boolean;
 }
 
 /** The answer to a request. @throws MoorageError. */
@@ -48,8 +52,10 @@ export async function answerTo(sent: Sent): Promise<Response> {
     if (attempt.type === 'lost') throw await explain(sent, attempt.loss, repeatable);
   }
   if (attempt.type === 'stream') return new Response(streamed(sent, attempt, !repeated), { headers: STREAM_HEADERS });
-  await settle(sent, attempt.bytes, attempt.own);
-  return new Response(attempt.bytes, { headers: { 'content-type': 'application/json' } });
+  const bytes = await settled(sent, attempt.bytes, attempt.own);
+  return sent.preferStream
+    ? new Response(eventOf(new TextDecoder().decode(bytes)), { headers: STREAM_HEADERS })
+    : new Response(bytes, { headers: { 'content-type': 'application/json' } });
 }
 
 /** What an origin's response with status 200 is. A JSON answer is read whole: half a message must not reach the client. */
@@ -75,7 +81,7 @@ function streamed(
   first: Extract<Attempt, { type: 'stream' }>,
   mayRepeat: boolean,
 ): ReadableStream<Uint8Array> {
-  const { message, onAnswer } = sent;
+  const { message, onAnswer, told } = sent;
   let { own } = first;
   const beginAnew = async (loss: Loss) => {
     if (!(await isRepeatable(sent, loss))) return undefined;
@@ -83,13 +89,13 @@ function streamed(
     if (attempt.type === 'lost') return failure(message.id, await explain(sent, attempt.loss, true));
     own = attempt.own;
     if (attempt.type === 'stream') return attempt.body;
-    await settle(sent, attempt.bytes, own);
-    return parsed(attempt.bytes);
+    return parsed(await settled(sent, attempt.bytes, own));
   };
   return relay(first.body, {
     ...sent.stream,
     request: message.id,
     onAnswer: onAnswer && ((answer) => onAnswer(answer, own)),
+    told,
     beginAnew: mayRepeat
       ? (loss) => beginAnew(loss).catch((thrown: unknown) => failure(message.id, toMoorageError(thrown)))
       : undefined,
@@ -101,13 +107,16 @@ function streamed(
   });
 }
 
-async function settle({ message, onAnswer }: Sent, bytes: Uint8Array, own: boolean): Promise<void> {
-  if (!onAnswer) return;
+/** The response as its client is told it, once whoever waits for it has seen it. */
+async function settled({ message, onAnswer, told }: Sent, bytes: Uint8Array, own: boolean): Promise<Uint8Array> {
+  if (!onAnswer && !told) return bytes;
   const answer = parsed(bytes);
   if (!answer || !isResponse(answer) || answer.id !== message.id) {
     throw new MoorageError('server_failed', 'The server answered with something that is no response to the request.');
   }
-  await onAnswer(answer, own);
+  await onAnswer?.(answer, own);
+  const instead = told?.(answer) ?? answer;
+  return instead === answer ? bytes : new TextEncoder().encode(JSON.stringify(instead));
 }
 
 const parsed = (bytes: Uint8Array): JsonRpcMessage | undefined =>

@@ -41,14 +41,14 @@ export interface Carried {
 
 /** Carries a message. @throws MoorageError. */
 export async function dispatch(carried: Carried): Promise<Response> {
-  const { env, admission, message, onAnswer } = carried;
+  const { env, admission, message, onAnswer, preferStream } = carried;
   const lost = { env, route: admission.route as OriginRoute, view: () => viewOf(carried) };
   if (isRequest(message)) {
     const stream = {
       reattach: (at: EventId) => reattach(carried, at),
       endIdleAfterMs: carried.endIdleAfterMs,
     };
-    return await answerTo({ ...lost, message, once: () => requestOnce(carried), stream, onAnswer });
+    return await answerTo({ ...lost, message, once: () => requestOnce(carried), stream, onAnswer, preferStream });
   }
   try {
     await (await send(carried)).body?.cancel();
@@ -133,7 +133,12 @@ async function restoreSession(carried: Carried): Promise<void> {
   }
   if (before?.digest !== told.digest) {
     // Before the client hears of it: what it asks next must not be answered from what was true before.
-    await directoryOf(env).remember(await viewOf(carried), INITIALIZE, JSON.stringify(answer.result), null);
+    await directoryOf(env).remember(
+      await viewOf(carried),
+      INITIALIZE,
+      { text: JSON.stringify(answer.result), refused: false },
+      null,
+    );
   }
   unwrap(await sessionOf(env, session).restored(session, told));
 }

@@ -130,10 +130,11 @@ async function initialize(exchange: Exchange, read: ReadMessage, request: JsonRp
   let opened = true;
   try {
     const known = admission.route.runtime === 'edge' ? null : await knownOf(exchange, admission, INITIALIZE);
-    if (known?.result) {
-      const text = responseText(request.id, known.result);
-      await settle(JSON.parse(text) as JsonRpcMessage, true);
-      return new Response(text, { headers: { 'content-type': 'application/json', [SESSION_HEADER]: id } });
+    if (known?.copy) {
+      await settle(JSON.parse(responseText(request.id, known.copy)) as JsonRpcMessage, true);
+      const response = answered(request.id, known.copy, exchange.request.headers.get('accept'));
+      response.headers.set(SESSION_HEADER, id);
+      return response;
     }
     const response = await carryLive(exchange, id, admission, read, {
       onAnswer: async (answer) => {
@@ -161,10 +162,10 @@ async function carry(exchange: Exchange, session: string, admission: Admission, 
   if (inPlace) return inPlace;
   const question = isRequest(message) ? questionOf(message) : null;
   if (!isRequest(message) || !question) return await carryLive(exchange, session, admission, read, {});
-  const { result, keep } = await knownOf(exchange, admission, question);
-  if (result !== null && admission.asleep) return answered(message.id, result, accept);
+  const { copy, keep } = await knownOf(exchange, admission, question);
+  if (copy && admission.asleep) return answered(message.id, copy, accept);
   return await carryLive(exchange, session, admission, read, {
-    ...(result === null ? {} : { copy: new TextEncoder().encode(responseText(message.id, result)) }),
+    ...(copy ? { copy: new TextEncoder().encode(responseText(message.id, copy)) } : {}),
     onAnswer: async (answer, own) => {
       if (!own) keep(answer);
     },

@@ -31,6 +31,7 @@ import { PROOF_HEADER, type Proof, verifyProof } from '../shared/proof.ts';
 import { takesPriming } from '../shared/revision.ts';
 import { Answer, type AnswerOptions, sendJson } from './answer.ts';
 import type { Lanes, Sender } from './bridge/lanes.ts';
+import type { SessionPeer } from './bridge/peer.ts';
 import type { Sessions } from './bridge/sessions.ts';
 import { Connection } from './journal/connection.ts';
 import type { Journal } from './journal/journal.ts';
@@ -102,7 +103,7 @@ async function handle(options: ApiOptions, request: IncomingMessage, response: S
   }
   const message = parseMessage(body);
   if (isModern) {
-    await passModern(options, definition, grant, message, paramHeaders(request), response);
+    await passModern(options, definition, grant, message, request, response);
     return;
   }
   await pass(options, definition, grant, message, request, response);
@@ -189,7 +190,7 @@ async function passModern(
   definition: ServerDefinition,
   grant: Grant,
   message: JsonRpcMessage,
-  headers: Record<string, string>,
+  request: IncomingMessage,
   response: ServerResponse,
 ): Promise<void> {
   const sender = senderOf(grant);
@@ -199,12 +200,18 @@ async function passModern(
     return;
   }
   const gone = new AbortController();
-  const answer = new Answer(response, message.id, { inBand: true });
+  const wake = request.headers[WAKE_HEADER] !== 'no';
+  // That nothing is awake is for the edge, which has another answer, and not for the client.
+  const answer = new Answer(response, message.id, { inBand: wake });
   response.once('close', () => {
     if (!answer.settled) gone.abort();
   });
   try {
-    await lanes.request({ sender, definition, message, headers, signal: gone.signal }, answer);
+    const reached = ({ listsChanged }: SessionPeer) => {
+      if (listsChanged && !response.headersSent) response.setHeader(LISTS_HEADER, 'changed');
+    };
+    const headers = paramHeaders(request);
+    await lanes.request({ sender, definition, message, headers, signal: gone.signal, wake, reached }, answer);
   } catch (thrown) {
     if (!(thrown instanceof MoorageError)) throw thrown;
     answer.fail(thrown);

@@ -13,7 +13,7 @@
  * a fresh process to where the session stands. It is answered `200 application/json` with the server's response to that
  * `initialize` once the process has answered all of them; nobody's message passes them, and however many restore the
  * same session at once, each request reaches the process once.
- * With `Moorage-Wake: no` a request is also `session_unknown` where its process sleeps: it is not worth waking it.
+ * With `Moorage-Wake: no` a request, of either era, is also `session_unknown` where its process sleeps: it is not worth waking it.
  * `route_stale` (409) means: this server or machine is not at this origin; ask the Directory again.
  * `stream_unknown` (404) means: no such stream of this session is kept here (any more).
  * Closing the connection never cancels a call (a disconnect is no cancellation before 2026-07-28).
@@ -29,9 +29,10 @@
  * With `Moorage-Era: modern` the message is a request of the stateless era (2026-07-28) as the client sent it, envelope in
  * `_meta` included, and the answer is in that era's form. The grant's session is then a *lane*: the stable key of
  * principal and server, by which a stateful server behind the stateless protocol finds its state. A lane needs no
- * `initialize` and is never `session_unknown`. Closing the connection cancels the request (2026-07-28, "Cancellation").
+ * `initialize` and is `session_unknown` only with `Moorage-Wake: no`. Closing the connection cancels the request (2026-07-28, "Cancellation").
  * The edge has checked envelope and headers; `Mcp-Param-*` headers come along as they were sent. An answer that is a
- * JSON-RPC error is still `200` here: `modernStatus` (`rev-2026-07-28.ts`) says which status the client gets.
+ * JSON-RPC error is still `200` here. `modernStatus` (`rev-2026-07-28.ts`) says which status the client gets. Answers to
+ * discovery have no hints about caching where their server gives none: the edge completes them.
  */
 
 export const MESSAGES_PATH = '/v1/messages';

@@ -9,7 +9,7 @@ import { DurableObject } from 'cloudflare:workers';
 import { edgeServers } from 'moorage:edge-servers';
 import { isolation as isolationSchema } from '../../shared/config/isolation.ts';
 import { type AnnouncedServer, announcedServer, DEFAULT_DISCOVERY, discoverySetting } from '../../shared/link.ts';
-import { Copies, type ListedPage } from '../discovery/copies.ts';
+import { type Answer, Copies, type Copy, type ListedPage } from '../discovery/copies.ts';
 import type { Kind, Question } from '../discovery/question.ts';
 import type { View } from '../discovery/view.ts';
 import { type Env, originsOf } from '../env.ts';
@@ -80,20 +80,20 @@ export class Directory extends DurableObject<Env> {
     return refused;
   }
 
-  /** The stored answer to a question, as JSON text of its `result`, or null. `asked` goes with the live answer. */
-  recall(view: View, question: Question): { result: string | null; asked: number } {
+  /** The stored answer to a question, or null. `asked` goes with the live answer. */
+  recall(view: View, question: Question): { copy: Copy | null; asked: number } {
     const now = Date.now();
     const route = this.#routeOf(view.server);
-    const result = route && this.#copies.recall(view, route.deployment, question, route.discovery, now);
-    return { result: result ?? null, asked: now };
+    const copy = route && this.#copies.recall(view, route.deployment, question, route.discovery, now);
+    return { copy: copy ?? null, asked: now };
   }
 
   /** Stores a live answer. `asked` is what `recall` gave before the question went to the server; null means just now. */
-  remember(view: View, question: Question, result: string, asked: number | null): void {
+  remember(view: View, question: Question, answer: Answer, asked: number | null): void {
     const route = this.#routeOf(view.server);
     if (!route) return;
     const now = Date.now();
-    this.#copies.remember(view, route.deployment, question, result, route.discovery, asked ?? now, now);
+    this.#copies.remember(view, route.deployment, question, answer, route.discovery, asked ?? now, now);
   }
 
   /** A process said that lists of its server changed. Returns what `reconcile` takes as `at`. */

@@ -19,6 +19,7 @@ import { prefersStream } from '../read-message.ts';
 import { STREAM_HEADERS } from '../respond.ts';
 import type { Admission } from '../session/object.ts';
 import { eventOf } from '../sse.ts';
+import { type Answer, answerOf } from './copies.ts';
 import { kindOf, type Question } from './question.ts';
 import type { View } from './view.ts';
 
@@ -27,8 +28,9 @@ const LEVELS = ['debug', 'info', 'notice', 'warning', 'error', 'critical', 'aler
 
 /** A stored answer, or none, and what to do with the live one. */
 export interface Known {
-  /** JSON text of the result, or null. */
-  readonly result: string | null;
+  readonly copy: Answer | null;
+  /** Since its server gave it, in milliseconds. */
+  readonly ageMs: number;
   /** Stores what the server answers, on nobody's time. */
   keep(answer: JsonRpcMessage): void;
 }
@@ -40,13 +42,13 @@ export async function lookUp(
   question: Question,
   waitUntil: (promise: Promise<unknown>) => void,
 ): Promise<Known> {
-  const { result, asked } = await directoryOf(env).recall(view, question);
+  const { copy, asked } = await directoryOf(env).recall(view, question);
   return {
-    result,
-    keep: (answer) => {
-      if (!('result' in answer)) return;
-      const text = JSON.stringify(answer.result);
-      waitUntil(directoryOf(env).remember(view, question, text, asked));
+    copy,
+    ageMs: copy ? Math.max(0, asked - copy.stored) : 0,
+    keep: (message) => {
+      const answer = answerOf(message, question.method);
+      if (answer) waitUntil(directoryOf(env).remember(view, question, answer, asked));
     },
   };
 }
@@ -64,22 +66,24 @@ export function answerInPlace(
   accept: string | null,
 ): Response | null {
   if (!isRequest(message)) return asleep ? new Response(null, { status: 202 }) : null;
-  if (message.method === 'ping') return answered(message.id, '{}', accept);
+  if (message.method === 'ping') return answered(message.id, EMPTY, accept);
   const remembered = message.method === 'logging/setLevel' && asleep && (told?.logging ?? false) && hasLevel(message);
-  return remembered ? answered(message.id, '{}', accept) : null;
+  return remembered ? answered(message.id, EMPTY, accept) : null;
 }
 
-/** The response to request `id` with a stored result, as JSON text. */
-export function responseText(id: RequestId, result: string): string {
-  return `{"jsonrpc":"2.0","id":${JSON.stringify(id)},"result":${result}}`;
+/** The response to request `id`, as JSON text. */
+export function responseText(id: RequestId, { text, refused }: Answer): string {
+  return `{"jsonrpc":"2.0","id":${JSON.stringify(id)},"${refused ? 'error' : 'result'}":${text}}`;
 }
 
-/** The response with a stored result, in the form that `Accept` prefers. A stream needs no event ids: it is whole. */
-export function answered(id: RequestId, result: string, accept: string | null): Response {
-  const text = responseText(id, result);
+/** The response in the form that `Accept` prefers. A stream needs no event ids: it is whole. */
+export function answered(id: RequestId, answer: Answer, accept: string | null): Response {
+  const text = responseText(id, answer);
   return prefersStream(accept)
     ? new Response(eventOf(text), { headers: STREAM_HEADERS })
     : new Response(text, { headers: { 'content-type': 'application/json' } });
 }
+
+const EMPTY: Answer = { text: '{}', refused: false };
 
 const hasLevel = ({ params }: JsonRpcRequest): boolean => LEVELS.includes(String(params?.level));

@@ -1,8 +1,8 @@
 /**
  * Owns the stored answers to discovery, within the Directory's database.
  *
- * - `copy(server, deployment, principal, variant, method, page, stored, expires, bytes, next, result)`: one answer's
- *   `result` as JSON text. `principal` is '' where all callers share it; `page` is '' for the first page and `=<cursor>`
+ * - `copy(server, deployment, principal, variant, method, page, stored, expires, bytes, next, refused, text)`: one answer as
+ *   in `Answer`; `refused` is 0 or 1. `principal` is '' where all callers share it; `page` is '' for the first page and `=<cursor>`
  *   for others; `next` is the cursor that it names; `stored` and `expires` are in milliseconds.
  * - `changed(server, kind, at)`: when a list of a server was last said to have changed, or with kind '*' when everything
  *   did (another deployment). Answers asked for at or before `at` are not stored.
@@ -11,7 +11,9 @@
  * and then nothing; a copy that a server called into question is used for `DOUBT_MS` at most, unless it is confirmed;
  * rows and bytes are bounded, per server and in total, and the oldest go first.
  */
+import type { JsonRpcMessage } from '../../shared/jsonrpc.ts';
 import type { DiscoverySetting } from '../../shared/link.ts';
+import { lifetimeOf } from './hints.ts';
 import { type Kind, kindOf, LISTS_OF, nextCursorOf, type Question } from './question.ts';
 import type { View } from './view.ts';
 
@@ -22,12 +24,22 @@ export const MAX_SERVER_BYTES = 8 * 1024 * 1024;
 const MAX_ROWS = 20_000;
 const MAX_BYTES = 128 * 1024 * 1024;
 const MAX_PAGES = 200;
+const METHOD_NOT_FOUND = -32601;
 /** How long a copy is used after its server said that it changed: what it lists now is being fetched meanwhile. */
 export const DOUBT_MS = 30_000;
 
+/** What a server answered: its `result`, or the `error` by which it refuses a list that it does not have, as JSON text. */
+export interface Answer {
+  readonly text: string;
+  readonly refused: boolean;
+}
+
 /** A page as a server listed it just now. */
-export interface ListedPage extends Question {
-  readonly result: string;
+export interface ListedPage extends Question, Answer {}
+
+/** A stored answer. `stored` is when it was, in milliseconds. */
+export interface Copy extends Answer {
+  readonly stored: number;
 }
 
 type Row = {
@@ -35,7 +47,8 @@ type Row = {
   readonly stored: number;
   readonly expires: number;
   readonly next: string | null;
-  readonly result: string;
+  readonly refused: number;
+  readonly text: string;
 };
 
 /** The part of a Durable Object's database that is used here. */
@@ -51,11 +64,14 @@ export class Copies {
 
   constructor(sql: Sql) {
     this.#sql = sql;
+    const columns = sql.exec<{ name: string }>("SELECT name FROM pragma_table_info('copy')").toArray();
+    // Of another form: what is lost with it is asked for again.
+    if (columns.length > 0 && !columns.some(({ name }) => name === 'refused')) sql.exec('DROP TABLE copy');
     sql.exec(
       `CREATE TABLE IF NOT EXISTS copy (
          server TEXT NOT NULL, deployment TEXT NOT NULL, principal TEXT NOT NULL, variant TEXT NOT NULL,
          method TEXT NOT NULL, page TEXT NOT NULL, stored INTEGER NOT NULL, expires INTEGER NOT NULL,
-         bytes INTEGER NOT NULL, next TEXT, result TEXT NOT NULL,
+         bytes INTEGER NOT NULL, next TEXT, refused INTEGER NOT NULL, text TEXT NOT NULL,
          PRIMARY KEY (server, deployment, variant, method, page, principal))`,
     );
     sql.exec('CREATE INDEX IF NOT EXISTS copy_size ON copy (server, stored, bytes)');
@@ -65,8 +81,8 @@ export class Copies {
     );
   }
 
-  /** The stored result, as JSON text, or null. */
-  recall(view: View, deployment: string, question: Question, setting: DiscoverySetting, now: number): string | null {
+  /** The stored answer, or null. */
+  recall(view: View, deployment: string, question: Question, setting: DiscoverySetting, now: number): Copy | null {
     if (setting.copies === 'none') return null;
     const kind = kindOf(question.method);
     const at = kind === null ? undefined : this.#changedAt(view.server, kind);
@@ -82,18 +98,18 @@ export class Copies {
       if (!row) return null;
       next = row.next;
     }
-    return first?.result ?? null;
+    return first ? { text: first.text, refused: first.refused === 1, stored: first.stored } : null;
   }
 
   /**
    * Stores an answer that was asked for at `asked`. A result's own caching hints (2026-07-28, "Caching") are kept: one
-   * that is `private` is its principal's alone, and `ttlMs` ends it earlier.
+   * that is `private` is its principal's alone, and a lifetime (`lifetimeOf`) ends it earlier.
    */
   remember(
     view: View,
     deployment: string,
     question: Question,
-    text: string,
+    { text, refused }: Answer,
     setting: DiscoverySetting,
     asked: number,
     now: number,
@@ -104,22 +120,25 @@ export class Copies {
     const changed = [this.#changedAt(server, '*'), kind === null ? undefined : this.#changedAt(server, kind)];
     if (changed.some((at) => at !== undefined && at >= asked)) return;
     const bytes = new TextEncoder().encode(text).byteLength;
-    const result = JSON.parse(text) as Record<string, unknown>;
-    const ttl = typeof result.ttlMs === 'number' ? result.ttlMs : Number.POSITIVE_INFINITY;
+    const result = refused ? {} : (JSON.parse(text) as Record<string, unknown>);
+    const lifetime = lifetimeOf(result) ?? Number.POSITIVE_INFINITY;
     const own = setting.copies === 'principal' || result.cacheScope === 'private';
     const holder = { ...view, principal: own ? view.principal : '' };
     const page = pageOf(cursor);
     const before = this.#row(holder, deployment, method, page);
     // What was asked for later says more.
     if (before && before.stored > asked) return;
-    if (before && before.result !== text) {
+    if (before && before.text !== text) {
       // A server that introduces itself in another way is another one: nothing that is known of it holds.
       if (kind === null) this.drop(server);
       else if (cursor === null) this.#deleteList(holder, deployment, method);
     }
-    if (bytes > MAX_COPY_BYTES || ttl <= 0) return;
-    const expires = now + Math.min(setting.maxAgeS * 1000, ttl);
-    this.#insert(holder, deployment, question, { stored: now, expires, bytes, next: nextCursorOf(result), text });
+    // Who may see it has changed: a copy for others, or for one alone, is not what the server says any more.
+    this.#deletePage({ ...view, principal: own ? '' : view.principal }, deployment, question);
+    if (bytes > MAX_COPY_BYTES) return;
+    const expires = now + Math.min(setting.maxAgeS * 1000, lifetime);
+    const next = nextCursorOf(result);
+    this.#insert(holder, deployment, question, { stored: now, expires, bytes, next, refused: refused ? 1 : 0, text });
     this.#makeRoom(server);
   }
 
@@ -145,9 +164,9 @@ export class Copies {
   ): void {
     const { server } = view;
     if (at === null ? listed === null : this.#changedAt(server, kind) !== at) return;
-    const principal = setting.copies === 'principal' ? view.principal : '';
+    const holders = setting.copies === 'principal' ? [view] : [view, { ...view, principal: '' }];
     const stored = ({ method, cursor }: ListedPage) =>
-      this.#row({ ...view, principal }, deployment, method, pageOf(cursor))?.result ?? null;
+      holders.map((holder) => this.#row(holder, deployment, method, pageOf(cursor))?.text).find(Boolean) ?? null;
     const verdict = verdictOf(listed && { own: listed.own, pages: listed.pages }, stored);
     if (verdict !== 'drop' && at !== null) {
       this.#sql.exec('DELETE FROM changed WHERE server = ? AND kind = ?', server, kind);
@@ -155,11 +174,11 @@ export class Copies {
     if (verdict === 'keep' || (verdict === 'drop' && at === null)) return;
     for (const method of LISTS_OF[kind]) {
       // What a process registers while it starts depends on its client: it says nothing about other clients' lists.
-      if (at === null) this.#deleteList({ ...view, principal }, deployment, method);
+      if (at === null) for (const holder of holders) this.#deleteList(holder, deployment, method);
       else this.#sql.exec('DELETE FROM copy WHERE server = ? AND method = ?', server, method);
     }
     if (verdict === 'drop' || !listed) return;
-    for (const page of listed.pages) this.remember(view, deployment, page, page.result, setting, now, now);
+    for (const page of listed.pages) this.remember(view, deployment, page, page, setting, now, now);
   }
 
   /** Forgets all of a server. */
@@ -174,8 +193,8 @@ export class Copies {
       const row: Row | undefined =
         this.#row(view, deployment, 'tools/list', pageOf(cursor)) ??
         this.#row({ ...view, principal: '' }, deployment, 'tools/list', pageOf(cursor));
-      if (!row) return null;
-      const { tools } = JSON.parse(row.result) as { tools?: unknown };
+      if (!row || row.refused === 1) return null;
+      const { tools } = JSON.parse(row.text) as { tools?: unknown };
       const found = Array.isArray(tools) ? tools.find((tool) => tool?.name === name) : undefined;
       if (found) return found as Record<string, unknown>;
       cursor = row.next;
@@ -187,7 +206,7 @@ export class Copies {
   #row(view: View, deployment: string, method: string, page: string): Row | undefined {
     return this.#sql
       .exec<Row>(
-        `SELECT principal, stored, expires, next, result FROM copy
+        `SELECT principal, stored, expires, next, refused, text FROM copy
          WHERE server = ? AND deployment = ? AND variant = ? AND method = ? AND page = ? AND principal = ?`,
         view.server,
         deployment,
@@ -203,12 +222,12 @@ export class Copies {
     view: View,
     deployment: string,
     { method, cursor }: Question,
-    row: { stored: number; expires: number; bytes: number; next: string | null; text: string },
+    row: Omit<Row, 'principal'> & { readonly bytes: number },
   ): void {
     this.#sql.exec(
       `INSERT OR REPLACE INTO copy
-         (server, deployment, principal, variant, method, page, stored, expires, bytes, next, result)
-       VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+         (server, deployment, principal, variant, method, page, stored, expires, bytes, next, refused, text)
+       VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
       view.server,
       deployment,
       view.principal,
@@ -219,7 +238,21 @@ export class Copies {
       row.expires,
       row.bytes,
       row.next,
+      row.refused,
       row.text,
+    );
+  }
+
+  #deletePage(view: View, deployment: string, { method, cursor }: Question): void {
+    this.#sql.exec(
+      `DELETE FROM copy
+       WHERE server = ? AND deployment = ? AND variant = ? AND method = ? AND page = ? AND principal = ?`,
+      view.server,
+      deployment,
+      view.variant,
+      method,
+      pageOf(cursor),
+      view.principal,
     );
   }
 
@@ -257,6 +290,13 @@ export class Copies {
   }
 }
 
+/** What may be stored of a response: a result, or that the server has no such list; null for anything else. */
+export function answerOf(message: JsonRpcMessage, method: string): Answer | null {
+  if ('result' in message) return { text: JSON.stringify(message.result), refused: false };
+  const refused = 'error' in message && message.error.code === METHOD_NOT_FOUND && kindOf(method) !== null;
+  return refused ? { text: JSON.stringify(message.error), refused } : null;
+}
+
 const pageOf = (cursor: string | null): string => (cursor === null ? '' : `=${cursor}`);
 
 const exceeds = (size: { rows: number; bytes: number | null }, rows: number, bytes: number): boolean =>
@@ -277,6 +317,6 @@ export function verdictOf(
   stored: (page: ListedPage) => string | null,
 ): 'keep' | 'replace' | 'drop' {
   if (listed === null) return 'drop';
-  if (listed.pages.every((page) => stored(page) === page.result)) return 'keep';
+  if (listed.pages.every((page) => stored(page) === page.text)) return 'keep';
   return listed.own ? 'drop' : 'replace';
 }

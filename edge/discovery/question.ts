@@ -22,14 +22,19 @@ export interface Question {
 }
 
 export const INITIALIZE: Question = { method: 'initialize', cursor: null };
+/** What the stateless era has in the place of `initialize`. */
+const DISCOVER = 'server/discover';
 const MAX_CURSOR_LENGTH = 4096;
 
 /** The kind of list that a method reads, or null. */
 export const kindOf = (method: string): Kind | null => KINDS.find((kind) => LISTS_OF[kind].includes(method)) ?? null;
 
-/** What a request for a list asks; null for any other request, and for lists with parameters that we do not know. */
+/** Whether a request is discovery in either era, `initialize` apart. */
+export const isDiscovery = (method: string): boolean => method === DISCOVER || kindOf(method) !== null;
+
+/** What a request of discovery asks; null for any other request, and for one with parameters that we do not know. */
 export function questionOf(request: JsonRpcRequest): Question | null {
-  if (kindOf(request.method) === null) return null;
+  if (!isDiscovery(request.method)) return null;
   const { cursor, _meta, ...others } = request.params ?? {};
   if (Object.keys(others).length > 0) return null;
   if (cursor === undefined) return { method: request.method, cursor: null };

@@ -13,7 +13,7 @@ import type { Env } from '../env.ts';
 import { postMessage } from '../origin/client.ts';
 import { readBounded } from '../read-message.ts';
 import { isAnswer, messageOf, SseScanner } from '../sse.ts';
-import type { ListedPage } from './copies.ts';
+import { answerOf, type ListedPage } from './copies.ts';
 import { type Kind, LISTS_OF, nextCursorOf } from './question.ts';
 import type { View } from './view.ts';
 
@@ -58,11 +58,10 @@ async function listedNow(env: Env, kind: Kind, reach: Reach): Promise<{ pages: L
       });
       own ||= response.headers.get(LISTS_HEADER) === 'changed';
       const answer = await answerIn(response, request.id);
-      if (!answer) return null;
-      // A server with resources and no templates refuses the list of these: there is nothing of it to store.
-      if ('error' in answer) break;
-      pages.push({ method, cursor, result: JSON.stringify(answer.result) });
-      cursor = nextCursorOf(answer.result);
+      const listed = answer && answerOf(answer, method);
+      if (!answer || !listed) return null;
+      pages.push({ method, cursor, ...listed });
+      cursor = 'result' in answer ? nextCursorOf(answer.result) : null;
     }
   }
   return { pages, own };

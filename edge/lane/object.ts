@@ -6,7 +6,8 @@
  *   `listen` (a stream of `subscriptions/listen`, told of every change) and `stream:<id>` (an HTTP+SSE stream of
  *   2024-11-05, told the messages that its client posts).
  *
- * - It remembers which arguments of the server's tools travel in headers (`parameters.ts`).
+ * - It remembers which arguments of the server's tools travel in headers (`parameters.ts`), and whether the server's process
+ *   was ever needed (`woken.ts`).
  *
  * Invariants: whatever is kept can be made again; another principal's streams are in another object, so an id that leaks
  * opens nothing.
@@ -22,6 +23,7 @@ import type { DeclaredTool, Parameter } from '../modern/parameters.ts';
 import { type Outcome, outcomeOf } from '../outcome.ts';
 import { unknownServer } from '../session/refusals.ts';
 import { ParameterStore } from './parameters.ts';
+import { Woken } from './woken.ts';
 
 /** Leave to carry requests of a lane. */
 export interface LaneAdmission extends Leave {
@@ -29,6 +31,8 @@ export interface LaneAdmission extends Leave {
   readonly parameters: readonly Parameter[];
   /** Whether any tool of the lane has such. */
   readonly anyParameters: boolean;
+  /** Something was asked in it that only the server's process can answer: from then on that process lists for itself. */
+  readonly woken: boolean;
 }
 
 interface Leave {
@@ -56,22 +60,30 @@ const MAX_STREAMS = 1000;
 
 export class Lane extends DurableObject<Env> {
   readonly #parameters: ParameterStore;
+  readonly #woken: Woken;
   #leave: { readonly made: Promise<Leave>; readonly renewAt: number } | undefined;
 
   constructor(state: DurableObjectState, env: Env) {
     super(state, env);
     this.#parameters = new ParameterStore(state.storage.sql);
+    this.#woken = new Woken(state.storage.sql);
   }
 
   /**
-   * Admits a request, which may be for a tool. `stale` is a grant whose route the origin refused: the Directory is asked
-   * anew. Refuses `unknown_server`, with the names that exist in `data.servers`.
+   * Admits a request, which may be for a tool. `wakes`: it needs the server's process, whatever is stored. `stale` is a
+   * grant whose route the origin refused: the Directory is asked anew. Refuses `unknown_server`, with the names that exist in `data.servers`.
    */
-  admit(holder: LaneHolder, tool: string | null, stale: string | null): Promise<Outcome<LaneAdmission>> {
+  admit(
+    holder: LaneHolder,
+    tool: string | null,
+    wakes: boolean,
+    stale: string | null,
+  ): Promise<Outcome<LaneAdmission>> {
     return outcomeOf(async () => {
       const { route, grant } = await this.#current(holder, stale);
       const parameters = tool === null ? [] : this.#parameters.of(tool);
-      return { route, grant, parameters, anyParameters: this.#parameters.any };
+      if (wakes) this.#woken.set();
+      return { route, grant, parameters, anyParameters: this.#parameters.any, woken: this.#woken.is };
     });
   }
 

@@ -34,6 +34,8 @@ export class ParameterStore {
       this.#ready = true;
     }
     for (const { tool, parameters } of tools) {
+      // A list is read far more often than it changes.
+      if (JSON.stringify(this.of(tool)) === JSON.stringify(parameters)) continue;
       if (parameters.length === 0) this.#sql.exec('DELETE FROM parameters WHERE tool = ?', tool);
       else this.#sql.exec('INSERT OR REPLACE INTO parameters VALUES (?, ?)', tool, JSON.stringify(parameters));
     }

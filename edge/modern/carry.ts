@@ -7,15 +7,16 @@
 import { MoorageError } from '../../shared/errors.ts';
 import type { JsonRpcNotification, JsonRpcRequest } from '../../shared/jsonrpc.ts';
 import { nameOf, PARAM_HEADER_PREFIX } from '../../shared/mirrored-headers.ts';
-import { ERA_HEADER } from '../../shared/origin-api.ts';
-import { META, REMOVED_NOTIFICATIONS } from '../../shared/rev-2026-07-28.ts';
-import { type Attempt, answerTo, attemptOf, type Sent, unanswered } from '../attempt.ts';
-import { variantOf } from '../discovery/view.ts';
+import { ERA_HEADER, WAKE_HEADER } from '../../shared/origin-api.ts';
+import { REMOVED_NOTIFICATIONS } from '../../shared/rev-2026-07-28.ts';
+import { type Attempt, answerTo, attemptOf, unanswered } from '../attempt.ts';
+import { isDiscovery } from '../discovery/question.ts';
 import type { Env } from '../env.ts';
 import { type LaneAdmission, type LaneHolder, laneOf } from '../lane/object.ts';
 import { Broken, postMessage } from '../origin/client.ts';
 import { unwrap } from '../outcome.ts';
-import { declaredIn, parameterMismatch } from './parameters.ts';
+import { Discovery, told, viewOf } from './discovery.ts';
+import { parameterMismatch } from './parameters.ts';
 import { withStatus } from './status.ts';
 
 export interface CarriedRequest {
@@ -27,27 +28,31 @@ export interface CarriedRequest {
   readonly headers: Headers;
   /** Aborted when the client leaves. */
   readonly signal: AbortSignal;
+  readonly waitUntil: (promise: Promise<unknown>) => void;
 }
 
 /** Carries a request. @throws MoorageError. */
 export async function carryModern(carried: CarriedRequest): Promise<Response> {
-  const { env, holder, request, signal } = carried;
-  const admission = await admitted(carried, null);
+  const { env, request, signal } = carried;
+  const [admission, discovery] = await Promise.all([admitted(carried, null), Discovery.of(carried)]);
+  const { anyParameters, woken } = admission;
+  const copy = discovery?.copy ?? null;
+  if (discovery && copy !== null && !woken) {
+    await discovery.useCopy(anyParameters);
+    return await withStatus(new Response(copy, { headers: { 'content-type': 'application/json' } }));
+  }
   const mismatch = parameterMismatch(admission.parameters, request.params?.arguments, (name) =>
     carried.headers.get(name),
   );
   if (mismatch) throw mismatch;
-  const { server, principal } = holder;
-  const view = async () => ({ server, principal, variant: await variantOf(declared(request)) });
-  const once = () => requestOnce(carried, admission);
   try {
     const answer = await answerTo({
       env,
       route: admission.route,
       message: request,
-      view,
-      once,
-      ...learning(carried, admission),
+      view: () => viewOf(carried),
+      once: () => requestOnce(carried, admission, copy),
+      ...(discovery ? { onAnswer: (answer, own) => discovery.keep(answer, own, anyParameters), told } : {}),
     });
     const isStream = answer.headers.get('content-type')?.startsWith('text/event-stream');
     return isStream ? answer : await withStatus(answer);
@@ -67,7 +72,7 @@ export async function carryNotification(
   { method }: JsonRpcNotification,
 ): Promise<void> {
   if (REMOVED_NOTIFICATIONS.has(method)) return;
-  const { route, grant } = unwrap(await laneOf(env, holder.id).admit(holder, null, null));
+  const { route, grant } = unwrap(await laneOf(env, holder.id).admit(holder, null, false, null));
   try {
     const response = await postMessage(env, route.origin, grant, bytes, false, { headers: travelling(headers) });
     await response.body?.cancel();
@@ -77,9 +82,11 @@ export async function carryNotification(
   }
 }
 
-async function requestOnce(carried: CarriedRequest, first: LaneAdmission): Promise<Attempt> {
+/** `copy` stands in where the lane's process is not there to be asked: it is not worth waking one. */
+async function requestOnce(carried: CarriedRequest, first: LaneAdmission, copy: string | null): Promise<Attempt> {
   const { env, bytes, signal } = carried;
-  const extra = { headers: travelling(carried.headers), signal };
+  const wake: Record<string, string> = copy === null ? {} : { [WAKE_HEADER]: 'no' };
+  const extra = { headers: { ...travelling(carried.headers), ...wake }, signal };
   let admission = first;
   for (let rerouted = false; ; rerouted = true) {
     try {
@@ -89,6 +96,10 @@ async function requestOnce(carried: CarriedRequest, first: LaneAdmission): Promi
       throw unanswered();
     } catch (thrown) {
       if (signal.aborted) throw thrown;
+      const gone = thrown instanceof MoorageError && thrown.code === 'session_unknown';
+      if (copy !== null && (gone || thrown instanceof Broken)) {
+        return { type: 'whole', bytes: new TextEncoder().encode(copy), own: true };
+      }
       if (thrown instanceof Broken) return { type: 'lost', loss: { unsent: thrown.unsent, failure: null } };
       if (!(thrown instanceof MoorageError) || thrown.code !== 'route_stale') throw thrown;
       if (rerouted) throw new MoorageError('server_failed', 'The origin does not run this server any more. Try again.');
@@ -97,27 +108,9 @@ async function requestOnce(carried: CarriedRequest, first: LaneAdmission): Promi
   }
 }
 
-/** What a request of this era declares, in the form of an initialize. */
-function declared({ params }: JsonRpcRequest): string {
-  const meta = (params?._meta ?? {}) as Record<string, unknown>;
-  return JSON.stringify({ protocolVersion: meta[META.revision], capabilities: meta[META.clientCapabilities] });
-}
-
 async function admitted({ env, holder, request }: CarriedRequest, stale: string | null): Promise<LaneAdmission> {
   const tool = request.method === 'tools/call' ? (nameOf(request) ?? null) : null;
-  return unwrap(await laneOf(env, holder.id).admit(holder, tool, stale));
-}
-
-/** A list of tools tells the lane which of their arguments travel in headers, before its client can use it. */
-function learning({ env, holder, request }: CarriedRequest, { anyParameters }: LaneAdmission): Pick<Sent, 'onAnswer'> {
-  if (request.method !== 'tools/list') return {};
-  return {
-    onAnswer: async (answer) => {
-      const tools = 'result' in answer ? declaredIn(answer.result) : [];
-      const news = anyParameters ? tools : tools.filter(({ parameters }) => parameters.length > 0);
-      if (news.length > 0) await laneOf(env, holder.id).learn(news);
-    },
-  };
+  return unwrap(await laneOf(env, holder.id).admit(holder, tool, !isDiscovery(request.method), stale));
 }
 
 /** What goes to the origin beside the request. */

@@ -35,7 +35,7 @@ export async function serveModern(exchange: Exchange, { message, bytes }: ReadMe
   http.signal.addEventListener('abort', () => leaving.abort());
   const { signal } = leaving;
   const answer = () => {
-    if (!factory) return carryModern({ env, holder, request, bytes, headers: http.headers, signal });
+    if (!factory) return carryModern({ env, holder, request, bytes, headers: http.headers, signal, waitUntil });
     const context = { server, session: lane, principal };
     return answerModernAtEdge({ env, factory, context, request, envelope, http, signal, waitUntil });
   };

@@ -25,6 +25,8 @@ export interface RelayOptions {
   readonly request?: RequestId | undefined;
   /** Called with the response before the client sees it. */
   readonly onAnswer?: ((answer: JsonRpcMessage) => Promise<void>) | undefined;
+  /** The response as the client is told it; the same object where it is as it came. For streams whose events have no ids. */
+  readonly told?: ((answer: JsonRpcMessage) => JsonRpcMessage) | undefined;
   /** The same stream after an event; undefined when it cannot be had (any more). Absent where streams have no ids. */
   readonly reattach?: ((at: EventId) => Promise<Bytes | undefined>) | undefined;
   /** What comes in place of a call that was lost before its client saw anything: a stream or the answer; else undefined. */
@@ -122,14 +124,18 @@ class Relay {
 
   async #pass(event: PassedEvent): Promise<void> {
     this.#lastId = idOf(event) ?? this.#lastId;
+    let { parts } = event;
     if (!this.#answered && isAnswer(event, this.#options.request)) {
       this.#answered = true;
-      const answer = this.#options.onAnswer && messageOf(event);
-      if (answer) await this.#options.onAnswer?.(answer);
+      const { onAnswer, told } = this.#options;
+      const answer = (onAnswer || told) && messageOf(event);
+      if (answer) await onAnswer?.(answer);
+      const instead = answer && told?.(answer);
+      if (instead && instead !== answer) parts = [eventOf(instead)];
     }
     if (this.#untouched && (this.#answered || dataOf(event))) this.#untouched = false;
     if (!isComment(event)) this.#idleSince = Date.now();
-    for (const bytes of event.parts) this.#controller?.enqueue(bytes);
+    for (const bytes of parts) this.#controller?.enqueue(bytes);
   }
 
   /** The agent's own last word. True when the call goes on all the same. */

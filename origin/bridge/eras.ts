@@ -28,6 +28,8 @@ const REFUSES_SESSIONS: ReadonlySet<number> = new Set([-32022, -32601]);
 
 interface Verdict {
   readonly era: Promise<Era>;
+  /** Once it is known. */
+  known?: Era;
   /** When it is asked again. */
   until: number;
 }
@@ -60,10 +62,20 @@ export class Eras {
     if (known && this.#now() < known.until) return known.era;
     const verdict: Verdict = { era: this.#probe(definition), until: Number.POSITIVE_INFINITY };
     this.#verdicts.set(definition.deployment, verdict);
-    verdict.era.catch(() => {
-      if (this.#verdicts.get(definition.deployment) === verdict) this.#verdicts.delete(definition.deployment);
-    });
+    verdict.era.then(
+      (era) => {
+        verdict.known = era;
+      },
+      () => {
+        if (this.#verdicts.get(definition.deployment) === verdict) this.#verdicts.delete(definition.deployment);
+      },
+    );
     return verdict.era;
+  }
+
+  /** As `of`, where that is known already. */
+  known(definition: ServerDefinition): Era | undefined {
+    return this.#verdicts.get(definition.deployment)?.known;
   }
 
   /** Whether the server is known to refuse `initialize`. */
@@ -95,7 +107,11 @@ export class Eras {
 
   /** The verdict of an earlier life of ours, on a process that is still there. */
   learned(definition: ServerDefinition, era: Era): void {
-    this.#verdicts.set(definition.deployment, { era: Promise.resolve(era), until: Number.POSITIVE_INFINITY });
+    this.#verdicts.set(definition.deployment, {
+      era: Promise.resolve(era),
+      known: era,
+      until: Number.POSITIVE_INFINITY,
+    });
   }
 
   async #probe(definition: ServerDefinition): Promise<Era> {

@@ -13,7 +13,7 @@ import type { Era, Eras } from './eras.ts';
 import { ParameterCheck } from './lane/parameter-check.ts';
 import type { VirtualSessions } from './lane/virtual-sessions.ts';
 import type { ModernPeers } from './modern-peers.ts';
-import type { CallSink } from './peer.ts';
+import type { CallSink, SessionPeer } from './peer.ts';
 
 /** Who sends a request, as the grant says. */
 export interface Sender {
@@ -29,6 +29,10 @@ export interface Arrival {
   readonly envelope: Envelope;
   readonly headers: Readonly<Record<string, string>>;
   readonly signal: AbortSignal;
+  /** False: only a process that is awake shall answer. */
+  readonly wake: boolean;
+  /** Called with what will answer, before it is asked. */
+  readonly reached: (peer: SessionPeer) => void;
 }
 
 export class Lanes {
@@ -43,12 +47,17 @@ export class Lanes {
     this.#virtual = options.virtual;
   }
 
-  /** Passes a request on. The sink is settled exactly once, unless `signal` aborts first. @throws MoorageError. */
+  /**
+   * Passes a request on. The sink is settled exactly once, unless `signal` aborts first. @throws MoorageError;
+   * `session_unknown` where `wake` is false and nothing is awake that could answer.
+   */
   async request(arrival: Omit<Arrival, 'envelope'>, sink: CallSink): Promise<void> {
-    const envelope = parseEnvelope(arrival.message.params);
+    const enveloped = { ...arrival, envelope: parseEnvelope(arrival.message.params) };
+    if (!arrival.wake && !(await this.#isAwake(enveloped))) {
+      throw new MoorageError('session_unknown', 'No process of this lane is awake.');
+    }
     const era = await this.#eras.of(arrival.definition);
     const seesHeaders = era === 'modern' && isHttpDefinition(arrival.definition);
-    const enveloped = { ...arrival, envelope };
     const mismatch = seesHeaders
       ? undefined
       : await this.#parameters.mismatch(enveloped, (message, signal) =>
@@ -56,6 +65,20 @@ export class Lanes {
         );
     if (mismatch) throw mismatch;
     await this.#dispatch(enveloped, sink, era);
+  }
+
+  async #isAwake(arrival: Arrival): Promise<boolean> {
+    const { definition, sender } = arrival;
+    switch (this.#eras.known(definition)) {
+      case 'legacy':
+        return this.#virtual.isAwake(arrival);
+      case 'modern': {
+        const peer = await this.#peers.known(definition, sender.lane);
+        return peer !== undefined && !peer.asleep;
+      }
+      default:
+        return false;
+    }
   }
 
   async #dispatch(arrival: Arrival, sink: CallSink, era: Era): Promise<void> {
@@ -86,6 +109,7 @@ export class Lanes {
   async #pass(arrival: Arrival, sink: CallSink, again: number): Promise<void> {
     const { sender, definition, message, headers, signal } = arrival;
     const peer = await this.#peers.get(definition, sender.lane);
+    arrival.reached(peer);
     const lost = (error: MoorageError): boolean => error.code === 'session_unknown' && again > 0;
     peer.request(
       sender.lane,

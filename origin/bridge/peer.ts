@@ -76,7 +76,7 @@ const CANCELLED_GRACE_MS = 5_000;
 const LIST_CHANGED = /^notifications\/(tools|prompts|resources)\/list_changed$/;
 /** Requests after which a server lists what it listed before. */
 const UNCHANGING =
-  /^(initialize|ping|logging\/setLevel|(tools|prompts|resources|resources\/templates)\/list|resources\/(un)?subscribe)$/;
+  /^(initialize|server\/discover|subscriptions\/listen|ping|logging\/setLevel|(tools|prompts|resources|resources\/templates)\/list|resources\/(un)?subscribe)$/;
 
 export class Peer implements SessionPeer {
   readonly #options: PeerOptions;

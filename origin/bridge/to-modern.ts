@@ -4,7 +4,6 @@
  */
 import type { JsonRpcFailure, JsonRpcRequest } from '../../shared/jsonrpc.ts';
 import {
-  CACHEABLE_METHODS,
   capabilityRequired,
   isRecord,
   LOG_LEVELS,
@@ -16,7 +15,10 @@ import {
 
 type Json = Readonly<Record<string, unknown>>;
 
-/** Says nothing about freshness, as the server did not: immediately stale, for this caller alone (utilities/caching). */
+/**
+ * Says nothing about freshness, as the server did not: immediately stale, for this caller alone (utilities/caching).
+ * Answers to discovery go without: that the server said nothing decides how the edge keeps them, and the edge completes them.
+ */
 const NO_HINT = { ttlMs: 0, cacheScope: 'private' } as const;
 
 /** A complete result. `serverInfo` is what `initialize` gave. */
@@ -26,7 +28,7 @@ export function modernResult(method: string, result: Json, serverInfo: unknown):
     ...metaOf({ _meta: result._meta }),
   };
   return {
-    ...(CACHEABLE_METHODS.has(method) ? NO_HINT : {}),
+    ...(method === 'resources/read' ? NO_HINT : {}),
     ...result,
     resultType: 'complete',
     ...(Object.keys(meta).length > 0 ? { _meta: meta } : {}),

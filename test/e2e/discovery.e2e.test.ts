@@ -1,6 +1,7 @@
 /** Discovery with real parts and published clients and servers: the machine sleeps through all of it. */
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
+import { Client, StreamableHTTPClientTransport } from '@modelcontextprotocol/client';
 import { Client as ClientV1 } from '@modelcontextprotocol/sdk/client/index.js';
 import { StreamableHTTPClientTransport as TransportV1 } from '@modelcontextprotocol/sdk/client/streamableHttp.js';
 import { afterAll, beforeAll, describe, expect, inject, test } from 'vitest';
@@ -25,6 +26,8 @@ describe.skipIf(!inject('guests'))('a machine that is asleep', () => {
   });
   afterAll(() => moorage.stop());
 
+  /** The URL of a server, or of all as one. */
+  const endpoint = (server: string) => new URL(server === '' ? `${moorage.url}/mcp` : `${moorage.url}/${server}/mcp`);
   /** A whole visit of a client that looks around and leaves. */
   const visitV2 = async (server: string, capabilities: object) => {
     const { client, transport, close } = await connect(moorage.url, server, capabilities);
@@ -44,7 +47,7 @@ describe.skipIf(!inject('guests'))('a machine that is asleep', () => {
   };
   const visitV1 = async (server: string, capabilities: object) => {
     const client = new ClientV1({ name: 'v1', version: '1' }, { capabilities });
-    const transport = new TransportV1(new URL(`${moorage.url}/${server}/mcp`));
+    const transport = new TransportV1(endpoint(server));
     await client.connect(transport as Parameters<typeof client.connect>[0]);
     const { tools } = await client.listTools();
     await client.ping();
@@ -61,6 +64,29 @@ describe.skipIf(!inject('guests'))('a machine that is asleep', () => {
     await second.transport.terminateSession();
     await second.close();
   };
+  /** In the era without sessions, at a server or at `/mcp`. */
+  const visitModern = async (server: string, capabilities: object) => {
+    const client = new Client(
+      { name: 'modern', version: '1' },
+      { capabilities, versionNegotiation: { mode: { pin: '2026-07-28' } } },
+    );
+    await client.connect(new StreamableHTTPClientTransport(endpoint(server)));
+    const offers = client.getServerCapabilities() ?? {};
+    const seen = {
+      server: client.getServerVersion(),
+      tools: (await client.listTools()).tools.map(({ name }) => name),
+      prompts: offers.prompts && (await client.listPrompts()).prompts,
+      resources: offers.resources && (await client.listResources()).resources,
+      templates: offers.resources && (await client.listResourceTemplates()).resourceTemplates,
+    };
+    await client.close();
+    return seen;
+  };
+  const stateless = [
+    ...DECLARED.map((declared) => ['everything', declared] as const),
+    ['memory', {}],
+    ['', {}],
+  ] as const;
   const everybody = () => SERVERS.flatMap((server) => DECLARED.map((declared) => [server, declared] as const));
 
   test('is not woken by 20 clients that initialize, list, ping and leave, after everything was started anew', async () => {
@@ -70,9 +96,17 @@ describe.skipIf(!inject('guests'))('a machine that is asleep', () => {
     expect(isAwake()).toBe(true);
     expect(before.map(({ tools }) => tools.length)).toEqual([13, expect.any(Number), 9, 9]);
     expect(before[1]?.tools.length).toBeGreaterThan(13);
+    const modern: Awaited<ReturnType<typeof visitModern>>[] = [];
+    for (const [server, declared] of stateless) modern.push(await visitModern(server, declared));
+    expect(modern.at(-1)?.tools).toHaveLength(22);
     await moorage.stop();
     moorage = await moorageUp(dir);
     expect(isAwake()).toBe(false);
+    const modernAfter = await Promise.all(stateless.map(([server, declared]) => visitModern(server, declared)));
+    expect(modernAfter).toEqual(modern);
+    expect(isAwake(), 'by requests of 2026-07-28').toBe(false);
+    expect(await visitV1('', {})).toBe(22);
+    expect(isAwake(), 'by a session at /mcp').toBe(false);
     const after = await Promise.all(everybody().map(([server, declared]) => visitV2(server, declared)));
     expect(after).toEqual(before);
     expect(isAwake(), 'by SDK v2').toBe(false);

@@ -2,6 +2,7 @@
 import { DatabaseSync } from 'node:sqlite';
 import { beforeEach, describe, expect, test } from 'vitest';
 import {
+  answerOf,
   Copies,
   DOUBT_MS,
   type ListedPage,
@@ -42,9 +43,9 @@ interface Kept {
   now?: number;
 }
 const keep = (text: string, { view = ada, question = tools, setting = ALL, asked = 0, now = asked }: Kept = {}) =>
-  copies.remember(view, 'd', question, text, setting, asked, now);
+  copies.remember(view, 'd', question, { text, refused: false }, setting, asked, now);
 const recall = ({ view = ada, question = tools, setting = ALL, now = 1, deployment = 'd' } = {}) =>
-  copies.recall(view, deployment, question, setting, now);
+  copies.recall(view, deployment, question, setting, now)?.text ?? null;
 const rows = () => (database.prepare('SELECT COUNT(*) AS n FROM copy').get() as { n: number }).n;
 
 describe('who is answered', () => {
@@ -60,6 +61,16 @@ describe('who is answered', () => {
     keep(listed({ cacheScope: 'private' }));
     expect(recall()).not.toBeNull();
     expect(recall({ view: eve })).toBeNull();
+  });
+
+  test('nobody but its principal any more when the server says so, and everybody again when it takes that back', () => {
+    keep(listed({ cacheScope: 'public' }));
+    keep(listed({ cacheScope: 'private' }), { asked: 5 });
+    expect(recall({ view: eve, now: 6 })).toBeNull();
+    keep(listed({ cacheScope: 'public', n: 2 }), { view: eve, asked: 7 });
+    expect(recall({ view: eve, now: 8 })).toContain('"n":2');
+    keep(listed({ cacheScope: 'public', n: 3 }), { asked: 9 });
+    expect(recall({ now: 10 })).toContain('"n":3');
   });
 
   test.each([
@@ -83,7 +94,9 @@ describe('for how long', () => {
     expect(recall({ now: 5009 })).not.toBeNull();
     expect(recall({ now: 5010 })).toBeNull();
     keep(listed({ ttlMs: 0 }), { asked: 6000 });
-    expect(recall({ now: 6000 })).toBeNull();
+    expect(recall({ now: 3_605_999 }), 'zero says nothing').not.toBeNull();
+    expect(recall({ now: 3_606_000 })).toBeNull();
+    expect(copies.recall(ada, 'd', tools, ALL, 7000)?.stored).toBe(6000);
   });
 
   test('a list only while all its pages are there', () => {
@@ -135,7 +148,7 @@ describe('for how long', () => {
 
 describe('a doubt is settled', () => {
   const other = { ...ada, variant: 'w' };
-  const listing = (value: object): ListedPage => ({ ...tools, result: listed(value) });
+  const listing = (value: object): ListedPage => ({ ...tools, text: listed(value), refused: false });
   const settle = (pages: ListedPage[] | null, own = false, at = 10) =>
     copies.reconcile(ada, 'd', 'tools', pages && { pages, own }, ALL, at, 11);
   beforeEach(() => {
@@ -161,6 +174,32 @@ describe('a doubt is settled', () => {
   ])('by %s: there is no copy', (_, pages, own) => {
     settle(pages, own);
     for (const view of [ada, other]) expect(recall({ view, now: 12 })).toBeNull();
+  });
+
+  test('also a copy for one principal: the same list keeps it, another replaces it', () => {
+    const own = (n: number) => listed({ n, cacheScope: 'private' });
+    keep(own(1), { asked: 11 });
+    copies.doubt('notes', 'tools', 12);
+    copies.reconcile(
+      ada,
+      'd',
+      'tools',
+      { pages: [{ ...tools, text: own(1), refused: false }], own: true },
+      ALL,
+      12,
+      13,
+    );
+    expect(recall({ now: 12 + DOUBT_MS })).toBe(own(1));
+    copies.reconcile(
+      ada,
+      'd',
+      'tools',
+      { pages: [{ ...tools, text: own(2), refused: false }], own: false },
+      ALL,
+      null,
+      14,
+    );
+    expect(recall({ now: 15 })).toBe(own(2));
   });
 
   test('only by the answer to the newest', () => {
@@ -194,6 +233,20 @@ describe('a doubt is settled', () => {
     expect(verdictOf({ pages: one, own: true }, () => null)).toBe('drop');
     expect(verdictOf({ pages: one, own: false }, () => null)).toBe('replace');
   });
+});
+
+test('that a server has no such list is known of it until its lists change', () => {
+  const text = '{"code":-32601,"message":"no"}';
+  copies.remember(ada, 'd', tools, { text, refused: true }, ALL, 0, 0);
+  expect(copies.recall(eve, 'd', tools, ALL, 1)).toEqual({ text, refused: true, stored: 0 });
+  expect(copies.tool(ada, 'd', 'a')).toBeNull();
+  copies.doubt('notes', 'tools', 2);
+  copies.reconcile(ada, 'd', 'tools', { pages: [{ ...tools, text, refused: true }], own: false }, ALL, 2, 3);
+  expect(recall({ now: 2 + DOUBT_MS })).toBe(text);
+  const error = { code: -32601, message: 'no' };
+  expect(answerOf({ jsonrpc: '2.0', id: 1, error }, 'tools/list')).toEqual({ text, refused: true });
+  expect(answerOf({ jsonrpc: '2.0', id: 1, error }, 'server/discover')).toBeNull();
+  expect(answerOf({ jsonrpc: '2.0', id: 1, error: { ...error, code: -32603 } }, 'tools/list')).toBeNull();
 });
 
 describe('how much', () => {

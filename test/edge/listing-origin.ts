@@ -10,9 +10,17 @@ export interface Listing {
   protocolVersion: string;
   /** The process changed its lists after it was called. */
   own: boolean;
+  /** What it says about caching (2026-07-28). */
+  hints: Record<string, unknown>;
 }
 
-export const fresh = (): Listing => ({ tools: ['look'], version: '1', protocolVersion: PROTOCOL, own: false });
+export const fresh = (): Listing => ({
+  tools: ['look'],
+  version: '1',
+  protocolVersion: PROTOCOL,
+  own: false,
+  hints: {},
+});
 
 const tool = (name: string) => ({
   name,
@@ -25,16 +33,19 @@ export function lists(listing: Listing, { message }: Arrived, response: ServerRe
   if (!('method' in message) || !('id' in message)) return false;
   if (listing.own) response.setHeader(LISTS_HEADER, 'changed');
   const answer = (value: Record<string, unknown>) => {
-    json(response, result(message, value));
+    json(response, result(message, { ...value, ...listing.hints }));
     return true;
   };
+  const offers = { tools: { listChanged: true }, prompts: {}, resources: { subscribe: true }, logging: {} };
   switch (message.method) {
     case 'initialize':
       return answer({
         protocolVersion: listing.protocolVersion,
-        capabilities: { tools: { listChanged: true }, prompts: {}, resources: { subscribe: true }, logging: {} },
+        capabilities: offers,
         serverInfo: { name: 'listing', version: listing.version },
       });
+    case 'server/discover':
+      return answer({ resultType: 'complete', supportedVersions: ['2026-07-28'], capabilities: offers });
     case 'tools/list':
       return message.params?.cursor === undefined
         ? answer({ tools: listing.tools.map(tool), nextCursor: 'two' })

@@ -168,12 +168,19 @@ describe('a client that leaves', () => {
 describe('what an origin reports', () => {
   test('a stale route: the Directory is asked anew, once', async () => {
     await callTool();
+    const discovery = { copies: 'none', maxAgeS: 60 };
     link.send({
       type: 'hello',
       version: 1,
       epoch: 'epoch-0001',
       agent: 'scripted',
-      servers: ['notes', 'wiki'].map((name) => ({ name, runtime: 'process', machine: `${name}-2`, deployment: 'd2' })),
+      servers: ['notes', 'wiki'].map((name) => ({
+        name,
+        runtime: 'process',
+        machine: `${name}-2`,
+        deployment: 'd2',
+        discovery,
+      })),
     });
     expect(await link.next()).toMatchObject({ type: 'welcome' });
     edge.origin.handler = (message, response) =>

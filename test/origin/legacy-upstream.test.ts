@@ -1,6 +1,7 @@
 /** Clients of 2026-07-28 at servers with sessions: discovery, subscriptions, log levels, and questions as `input_required`. */
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import type { JsonRpcResponse } from '../../shared/jsonrpc.ts';
+import { WAKE_HEADER } from '../../shared/origin-api.ts';
 import { META, metaOf } from '../../shared/rev-2026-07-28.ts';
 import { type Direct, serveDirect } from '../conformance/direct.ts';
 import { initialize, modern, type OriginUnderTest, request, startOrigin, textOf, until } from '../support/origin.ts';
@@ -41,24 +42,35 @@ describe.each(['stdio', 'http'])('the fixture over %s', (server) => {
   const call = (id: string | number, name: string, args: object = {}, capabilities: object = {}, meta: object = {}) =>
     modern(id, 'tools/call', { name, arguments: args }, capabilities, meta);
 
-  test('discovery comes from the InitializeResult; lists carry caching hints and the server’s name', async () => {
-    expect(await origin.ask(modern('d', 'server/discover'), at)).toMatchObject({
-      id: 'd',
-      result: {
-        resultType: 'complete',
-        supportedVersions: ['2026-07-28'],
-        capabilities: { tools: { listChanged: true }, resources: { subscribe: true } },
-        ttlMs: 0,
-        cacheScope: 'private',
-        _meta: { [META.serverInfo]: { name: 'moorage-conformance-fixture' } },
-      },
+  test('discovery comes from the InitializeResult, with the server’s name; the server said nothing about caching, nor do we', async () => {
+    const discovered = resultOf(await origin.ask(modern('d', 'server/discover'), at));
+    expect(discovered).toMatchObject({
+      resultType: 'complete',
+      supportedVersions: ['2026-07-28'],
+      capabilities: { tools: { listChanged: true }, resources: { subscribe: true } },
+      _meta: { [META.serverInfo]: { name: 'moorage-conformance-fixture' } },
     });
     const tools = resultOf(await origin.ask(modern(1, 'tools/list'), at));
-    expect(tools).toMatchObject({ resultType: 'complete', cacheScope: 'private', ttlMs: 0 });
+    expect(tools).toMatchObject({ resultType: 'complete' });
+    for (const result of [discovered, tools]) expect(Object.keys(result)).not.toContain('ttlMs');
     expect(tools.tools).toContainEqual(expect.objectContaining({ name: 'echo' }));
     const echoed = await origin.ask(call(2, 'echo', { message: 'é' }), at);
     expect(resultOf(echoed)).toMatchObject({ resultType: 'complete', content: [{ text: 'Echo: é' }] });
     expect(resultOf(echoed)).not.toHaveProperty('ttlMs');
+  });
+
+  test('a request that shall wake nobody is answered by what is awake, else not at all', async () => {
+    const quiet = { ...at, headers: { [WAKE_HEADER]: 'no' } };
+    expect(resultOf(await origin.ask(modern(1, 'tools/list'), quiet))).toHaveProperty('tools');
+    for (const fresh of [
+      { ...quiet, session: 'fresh lane' },
+      { ...quiet, server: 'scripted' },
+    ]) {
+      await expect(origin.ask(modern(1, 'tools/list'), fresh)).rejects.toMatchObject({
+        error: { code: 'session_unknown' },
+      });
+    }
+    expect(origin.logged.filter((line) => line.startsWith('[scripted]'))).toEqual([]);
   });
 
   test('progress under the client’s token, log lines only where they were asked for', async () => {

@@ -1,6 +1,7 @@
 /** Clients of 2026-07-28 at servers of 2026-07-28, over stdio and over HTTP: everything passes as it is. */
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { JsonRpcNotification, JsonRpcRequest } from '../../shared/jsonrpc.ts';
+import { LISTS_HEADER, WAKE_HEADER } from '../../shared/origin-api.ts';
 import { META } from '../../shared/rev-2026-07-28.ts';
 import { type Direct, serveDirect } from '../conformance/direct.ts';
 import { modern, type OriginUnderTest, startOrigin, textOf, until } from '../support/origin.ts';
@@ -171,6 +172,19 @@ describe('a server that shows what it was sent', () => {
     const exchange = await origin.post(call('h', { action: 'misbehave' }, { progressToken: 'p' }), at);
     expect(textOf(await exchange.done)).toBe('behaved badly');
     expect(exchange.messages).toHaveLength(1);
+  });
+
+  test('a process that changed its lists after it was called says so with every answer, and wakes for nobody who asks it not to', async () => {
+    const own = { session: 'changing', server: 'alone', modern: true };
+    const lists = async (headers = {}) =>
+      (await origin.post(modern(1, 'tools/list'), { ...own, headers })).headers.get(LISTS_HEADER);
+    const quiet = { [WAKE_HEADER]: 'no' };
+    expect((await origin.post(modern(1, 'tools/list'), { ...own, headers: quiet }).catch(() => null))?.status).toBe(
+      409,
+    );
+    expect(await lists()).toBeNull();
+    await origin.ask(call(2, { action: 'misbehave' }), own);
+    expect([await lists(), await lists(quiet)]).toEqual(['changed', 'changed']);
   });
 
   test('a subscription that the server tears down ends as a result', async () => {

@@ -20,11 +20,8 @@ const ask = (method: string, params?: Record<string, unknown>) =>
 describe('to the era without sessions', () => {
   test.each<[string, Record<string, unknown>, Record<string, unknown>]>([
     ['tools/call', { content: [] }, { content: [], resultType: 'complete' }],
-    [
-      'tools/list',
-      { tools: [], nextCursor: 'c' },
-      { tools: [], nextCursor: 'c', resultType: 'complete', ttlMs: 0, cacheScope: 'private' },
-    ],
+    ['tools/list', { tools: [], nextCursor: 'c' }, { tools: [], nextCursor: 'c', resultType: 'complete' }],
+    ['resources/read', { contents: [] }, { contents: [], resultType: 'complete', ttlMs: 0, cacheScope: 'private' }],
     ['tools/list', { ttlMs: 5, cacheScope: 'public' }, { ttlMs: 5, cacheScope: 'public', resultType: 'complete' }],
     ['x', { resultType: 'theirs', more: 1 }, { resultType: 'complete', more: 1 }],
     ['x', { _meta: { a: 1 } }, { _meta: { a: 1 }, resultType: 'complete' }],

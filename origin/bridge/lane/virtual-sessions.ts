@@ -66,6 +66,7 @@ export class VirtualSessions {
     if (isRetry(message) && this.#resume(arrival, reader)) return;
     const session = await this.#session(arrival);
     if (signal.aborted) return;
+    arrival.reached(session.peer);
     if (method === 'server/discover') {
       sink.answer({ jsonrpc: '2.0', id: message.id, result: discoverResult(session.initialized) });
     } else if (method === 'subscriptions/listen') {
@@ -74,6 +75,12 @@ export class VirtualSessions {
       await session.wantLog(envelope.logLevel);
       if (!signal.aborted) this.#call(arrival, session, reader);
     }
+  }
+
+  /** Whether the session that would serve a request is open and its process runs. */
+  isAwake(arrival: Arrival): boolean {
+    const peer = this.#open.get(keyOf(arrival))?.peer;
+    return peer !== undefined && peer.asleep !== true;
   }
 
   /** What a server said unasked to virtual sessions. */

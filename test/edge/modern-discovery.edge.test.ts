@@ -1,0 +1,258 @@
+/** Discovery of the stateless era (2026-07-28) from copies: at a server's own URL and at `/mcp`. */
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { ERA_HEADER, WAKE_HEADER } from '../../shared/origin-api.ts';
+import { EventReader, edgeUnderTest, type UnderTest } from './edge-under-test.ts';
+import { fresh, type Listing, lists } from './listing-origin.ts';
+import { type ModernOptions, postModern } from './modern-client.ts';
+import { event, type Handler, json, plain, refuse, result, type ScriptedLink } from './scripted-origin.ts';
+
+const CACHED = { discovery: { copies: 'all', maxAgeS: 3600 } } as const;
+
+let edge: UnderTest;
+let link: ScriptedLink;
+let listing: Listing;
+/** Each test has servers of its own, so that no copy and no lane of another is there. */
+let server: string;
+let tests = 0;
+/** Whether the machine is awake. */
+let awake: boolean;
+/** What the origin does where the server does not list. */
+let otherwise: Handler;
+beforeAll(async () => {
+  edge = await edgeUnderTest();
+  link = await edge.dial();
+});
+beforeEach(async () => {
+  listing = fresh();
+  server = `notes${++tests}`;
+  awake = true;
+  otherwise = plain;
+  edge.origin.arrived.length = 0;
+  await link.hello([server], 'epoch-0001', CACHED);
+  edge.origin.handler = (arrived, response) => {
+    if (arrived.headers[WAKE_HEADER] === 'no' && !awake) return refuse(response, 409, 'session_unknown');
+    awake = true;
+    if (!lists(listing, arrived, response)) return otherwise(arrived, response);
+  };
+});
+afterAll(() => edge.stop());
+
+type Answer = { id: unknown; result: Record<string, unknown>; error?: { data: object } };
+const ask = async (method: string, params: Record<string, unknown> = {}, options: ModernOptions = {}, at = server) => {
+  const response = await postModern(at === '' ? `${edge.url}/mcp` : `${edge.url}/${at}/mcp`, method, params, options);
+  const isStream = response.headers.get('content-type')?.startsWith('text/event-stream');
+  return (isStream ? await new EventReader(response).message() : await response.json()) as Answer;
+};
+const visit = async (options: ModernOptions = {}, at = server) => [
+  await ask('server/discover', {}, options, at),
+  await ask('tools/list', {}, options, at),
+  ...(at === '' ? [] : [await ask('tools/list', { cursor: 'two' }, options, at)]),
+  await ask('prompts/list', {}, options, at),
+  await ask('resources/list', {}, options, at),
+  // Refused: that there is no such list is known from then on.
+  await ask('resources/templates/list', {}, options, at),
+];
+const arrivedDuring = async (act: () => Promise<unknown>) => {
+  const before = edge.origin.arrived.length;
+  await act();
+  return edge.origin.arrived.slice(before).map(({ message }) => ('method' in message ? message.method : 'response'));
+};
+const filled = async (options: ModernOptions = {}) => {
+  const pages = await visit(options);
+  // Copies are stored behind the answers.
+  await expect.poll(() => arrivedDuring(() => visit(options))).toEqual([]);
+  return pages;
+};
+const names = ({ result: { tools } }: Answer) => (tools as { name: string }[]).map(({ name }) => name);
+
+describe('a copy', () => {
+  test('answers 20 clients who look around, at the server and at /mcp, without a word to the origin', async () => {
+    const pages = await filled();
+    const whole = await visit({}, '');
+    await expect.poll(() => arrivedDuring(() => visit({}, ''))).toEqual([]);
+    awake = false;
+    const arrived = await arrivedDuring(() =>
+      Promise.all(
+        Array.from({ length: 20 }, async (_, n) => {
+          expect(await visit()).toEqual(pages);
+          if (n % 4 === 0) expect(await visit({}, '')).toEqual(whole);
+        }),
+      ),
+    );
+    expect([arrived, awake]).toEqual([[], false]);
+    expect(names(whole[1] as Answer)).toEqual(['look', 'again', 'write'].map((name) => `${server}__${name}`));
+  });
+
+  test('answers while the origin is away', async () => {
+    const pages = await filled();
+    await edge.origin.close();
+    expect(await visit()).toEqual(pages);
+    await edge.origin.listen();
+  });
+
+  test('is for clients that declare the same', async () => {
+    await filled();
+    const declaring = (capabilities: Record<string, unknown>) =>
+      arrivedDuring(() => ask('tools/list', {}, { capabilities }));
+    expect(await declaring({ elicitation: {} })).toEqual(['tools/list']);
+    expect(await declaring({})).toEqual([]);
+  });
+
+  test('is not used for a list that is asked for in an unknown way', async () => {
+    await filled();
+    expect(await arrivedDuring(() => ask('tools/list', { tag: 'x' }))).toEqual(['tools/list']);
+  });
+
+  test('is gone with its deployment, and neither made nor used where discovery is live', async () => {
+    await filled();
+    await link.hello([server], 'epoch-0001', { ...CACHED, deployment: 'd2' });
+    expect(await arrivedDuring(visit)).toHaveLength(6);
+    await link.hello([server], 'epoch-0001', { deployment: 'd3', discovery: { copies: 'none', maxAgeS: 3600 } });
+    await visit();
+    expect(await arrivedDuring(visit)).toHaveLength(6);
+  });
+
+  test('is not made of what a process changed for itself', async () => {
+    listing.own = true;
+    await visit();
+    expect(await arrivedDuring(visit)).toHaveLength(6);
+  });
+
+  test('of a result that is none of the revision’s is not made, and it passes as it came', async () => {
+    listing.hints = { resultType: 'com.example/other' };
+    expect(await ask('prompts/list')).toEqual({
+      jsonrpc: '2.0',
+      id: 1,
+      result: { prompts: [{ name: 'greet' }], resultType: 'com.example/other' },
+    });
+    expect(await arrivedDuring(() => ask('prompts/list'))).toEqual(['prompts/list']);
+  });
+});
+
+describe('what a client is told about caching', () => {
+  const prompts = async () => (await ask('prompts/list')).result;
+
+  test('of a server that says nothing: to ask again, and to keep it for itself; alike from server and copy', async () => {
+    expect(await prompts()).toEqual({ prompts: [{ name: 'greet' }], ttlMs: 0, cacheScope: 'private' });
+    await expect.poll(() => arrivedDuring(prompts)).toEqual([]);
+    expect(await prompts()).toEqual({ prompts: [{ name: 'greet' }], ttlMs: 0, cacheScope: 'private' });
+  });
+
+  test('also on a stream, whose other messages pass', async () => {
+    const log = { jsonrpc: '2.0', method: 'notifications/message', params: { level: 'info', data: 'x' } };
+    edge.origin.handler = ({ message }, response) => {
+      response.writeHead(200, { 'content-type': 'text/event-stream' });
+      response.end(event(log) + event(result(message, { prompts: [], big: 1 })));
+    };
+    const reader = new EventReader(await postModern(`${edge.url}/${server}/mcp`, 'prompts/list'));
+    expect([await reader.message(), await reader.message()]).toMatchObject([
+      log,
+      { id: 1, result: { prompts: [], big: 1, ttlMs: 0, cacheScope: 'private' } },
+    ]);
+  });
+
+  test('what is left of a lifetime that the server gives; when it is over the server is asked', async () => {
+    listing.hints = { ttlMs: 2000, cacheScope: 'public' };
+    expect(await prompts()).toMatchObject({ ttlMs: 2000, cacheScope: 'public' });
+    await expect.poll(() => arrivedDuring(prompts)).toEqual([]);
+    await expect.poll(async () => (await prompts()).ttlMs).toBeLessThan(1900);
+    await expect.poll(() => arrivedDuring(prompts), { timeout: 5000 }).toEqual(['prompts/list']);
+  });
+});
+
+describe('a lane whose process was needed', () => {
+  test('asks it for its lists while it runs, and is answered from the copy when it sleeps or is away', async () => {
+    const pages = await filled();
+    expect(await arrivedDuring(() => ask('tools/call', { name: 'write' }))).toEqual(['tools/call']);
+    listing.tools = ['look', 'mine'];
+    listing.own = true;
+    expect(names(await ask('tools/list'))).toEqual(['look', 'mine']);
+    awake = false;
+    expect([await visit(), awake]).toEqual([pages, false]);
+    await edge.origin.close();
+    expect(await visit()).toEqual(pages);
+    await edge.origin.listen();
+  });
+});
+
+describe('arguments that travel in headers', () => {
+  const call = async (headers: Record<string, string>) =>
+    (
+      await postModern(
+        `${edge.url}/${server}/mcp`,
+        'tools/call',
+        { name: 'x', arguments: { region: 'eu' } },
+        { headers },
+      )
+    ).status;
+
+  test.each([
+    ['must agree when the copy names them, whatever the list before it said', {}, 400],
+    ['may be left out when it does not', { sampling: {} }, 200],
+  ])('%s', async (_, last, status) => {
+    edge.origin.handler = (arrived, response) => {
+      const { message } = arrived;
+      if (!('method' in message) || message.method !== 'tools/list') return plain(arrived, response);
+      const named = JSON.stringify(message.params).includes('"sampling"') ? {} : { 'x-mcp-header': 'Region' };
+      const inputSchema = { type: 'object', properties: { region: { type: 'string', ...named } } };
+      json(response, result(message, { tools: [{ name: 'x', inputSchema }] }));
+    };
+    const list = async (capabilities: Record<string, unknown>) => {
+      const asking = () => ask('tools/list', {}, { capabilities });
+      await asking();
+      await expect.poll(() => arrivedDuring(asking)).toEqual([]);
+    };
+    for (const capabilities of [{}, { sampling: {} }, {}, { sampling: {} }]) await list(capabilities);
+    expect(await arrivedDuring(() => ask('tools/list', {}, { capabilities: last }))).toEqual([]);
+    expect(await call({})).toBe(status);
+    expect(await call({ 'mcp-param-region': 'eu' })).toBe(200);
+  });
+});
+
+describe('a call that is lost on its way', () => {
+  const calling = async (name: string, seen: Handler[]) => {
+    const fates = [...seen];
+    otherwise = (arrived, response) => (fates.shift() ?? plain)(arrived, response);
+    const answer = await ask('tools/call', { name });
+    return { answer, left: fates.length };
+  };
+  const breaks: Handler = (_, response) => void response.socket?.destroy();
+  const breaksWithinStream: Handler = (_, response) => {
+    response.writeHead(200, { 'content-type': 'text/event-stream' });
+    response.write(': keep-alive\n\n', () => response.socket?.destroy());
+  };
+  const second: Handler = ({ message }, response) => json(response, result(message, { value: 'second' }));
+
+  test.each([
+    ['before its answer', breaks],
+    ['in the middle of an empty stream', breaksWithinStream],
+  ])('%s is repeated once where its tool says that it may be', async (_, lost) => {
+    await filled();
+    for (const name of ['look', 'again']) {
+      expect(await calling(name, [lost, second])).toMatchObject({ answer: { result: { value: 'second' } }, left: 0 });
+    }
+    expect(await calling('look', [lost, lost, second])).toMatchObject({
+      answer: { error: { data: { code: 'outcome_unknown', retryable: true } } },
+      left: 1,
+    });
+    expect(await calling('write', [lost, second])).toMatchObject({
+      answer: { error: { data: { code: 'outcome_unknown', retryable: false } } },
+      left: 1,
+    });
+  });
+
+  test('after its client has seen something of it is not repeated', async () => {
+    await filled();
+    const said: Handler = (_, response) => {
+      response.writeHead(200, { 'content-type': 'text/event-stream' });
+      const progress = { jsonrpc: '2.0', method: 'notifications/progress', params: { progressToken: 1, progress: 1 } };
+      response.write(event(progress), () => response.socket?.destroy());
+    };
+    otherwise = said;
+    await ask('tools/call', { name: 'look' });
+    expect(
+      edge.origin.arrived.filter(({ message }) => 'method' in message && message.method === 'tools/call'),
+    ).toHaveLength(1);
+    expect(edge.origin.arrived.at(-1)?.headers[ERA_HEADER]).toBe('modern');
+  });
+});
