@@ -34,6 +34,11 @@ export const COMMANDS: Readonly<Record<string, Entry>> = {
     summary: 'run a command in the machine of a server',
     load: () => import('./exec.ts'),
   },
+  cp: {
+    call: 'cp <from> <to>',
+    summary: 'copy files out of the machine of a server (<server>:<path>), or into it',
+    load: () => import('./cp.ts'),
+  },
   machines: {
     call: 'machines',
     summary: 'list the machines of the router that runs here, with their states',

@@ -67,6 +67,7 @@ const EXPECTED = [
   'EdgeStartError',
   'MachineError',
   'MoorageError',
+  'UnpackError',
 ];
 
 try {

@@ -2,7 +2,7 @@
  * Owns the near end of a visit to a machine (`origin/shell/protocol.ts`): this process's streams, joined to those of a
  * process in a machine. Bounds: a chunk is read when the one before has left.
  */
-import type { Readable, Writable } from 'node:stream';
+import type { Writable } from 'node:stream';
 import type { WebSocket } from 'ws';
 import {
   ERROR_OUTPUT,
@@ -22,7 +22,7 @@ export interface Exit {
 
 /** Streams of this end. `stdin` absent: the input ends at once. Outputs are left open. */
 export interface Streams {
-  readonly stdin?: Readable;
+  readonly stdin?: AsyncIterable<unknown>;
   readonly stdout: Writable;
   readonly stderr: Writable;
 }
@@ -61,7 +61,11 @@ export async function visit(control: ControlClient, wish: Opening, streams: Stre
   const tell = (word: FromClient) => socket.send(JSON.stringify(word), () => undefined);
   void feed(socket, streams.stdin).then(
     () => tell({ type: 'end' }),
-    () => undefined,
+    (error: Error) => {
+      // Half an input must not pass for a whole one.
+      fail(error);
+      socket.terminate();
+    },
   );
   return { exited: exited.promise, tell, leave: () => socket.terminate() };
 }
@@ -72,7 +76,7 @@ function write(socket: WebSocket, to: Writable, data: Buffer): void {
   to.once('drain', () => socket.resume());
 }
 
-async function feed(socket: WebSocket, from: Readable | undefined): Promise<void> {
+async function feed(socket: WebSocket, from: Streams['stdin']): Promise<void> {
   for await (const chunk of from ?? []) {
     await new Promise<void>((resolve, reject) => {
       socket.send(chunk as Buffer, (error) => (error ? reject(error) : resolve()));

@@ -1,9 +1,20 @@
 /** People in a real machine: terminals, commands and files, through the control socket and the command line. */
 import { spawn } from 'node:child_process';
-import { mkdtempSync, rmSync } from 'node:fs';
+import {
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { PassThrough } from 'node:stream';
+import { buffer } from 'node:stream/consumers';
+import { pack } from 'tar-stream';
 import { afterAll, beforeAll, describe, expect, inject, test } from 'vitest';
 import { controlOf } from '../../cli/control.ts';
 import { visit } from '../../cli/visit.ts';
@@ -168,5 +179,40 @@ describe.runIf(inject('guests'))('in a machine', () => {
     await until('waits');
     there.tell({ type: 'signal', signal: 'SIGTERM' });
     expect(await there.exited).toEqual({ code: null, signal: 'SIGTERM' });
+  });
+
+  test('files and folders are copied in and out, with their modes', async () => {
+    const from = join(dir, 'from');
+    mkdirSync(join(from, 'sub'), { recursive: true });
+    writeFileSync(join(from, 'run.sh'), '#!/bin/sh\necho ran\n', { mode: 0o755 });
+    writeFileSync(join(from, 'sub', 'big'), Buffer.alloc(1_000_000, 'moorage\n'), { mode: 0o640 });
+    symlinkSync('sub/big', join(from, 'link'));
+    expect(await moorage(['cp', from, 'notes:/root'])).toEqual({ code: 0, out: '', err: '' });
+    const look = 'cd /root/from && ./run.sh && stat -c %a sub/big && readlink link && ln -s /etc out';
+    expect(await moorage(['exec', 'notes', '--', 'sh', '-c', look])).toMatchObject({ out: 'ran\n640\nsub/big\n' });
+    const said = await moorage(['cp', 'notes:/root/from', join(dir, 'back')]);
+    expect(said).toMatchObject({ code: 0, err: expect.stringContaining('from/out') });
+    for (const path of ['run.sh', 'sub/big', 'link']) {
+      expect(readFileSync(join(dir, 'back', path)).equals(readFileSync(join(from, path)))).toBe(true);
+      expect(lstatSync(join(dir, 'back', path)).mode).toBe(lstatSync(join(from, path)).mode);
+    }
+    expect(await moorage(['cp', 'notes:/nothing', dir])).toMatchObject({
+      code: 1,
+      err: expect.stringContaining('No such'),
+    });
+  });
+
+  test('a machine that sends something else than it was asked for writes nothing here', async () => {
+    const evil = pack();
+    evil.entry({ name: 'from/../../evil' }, 'evil');
+    evil.finalize();
+    const sh = '/usr/local/bin/sh';
+    const script = `cat >/root/evil; printf '#!/bin/busybox sh\ncat /root/evil' >${sh}; chmod +x ${sh}`;
+    const planted = await moorage(['exec', 'notes', '--', 'sh', '-c', script], await buffer(evil));
+    expect(planted).toMatchObject({ code: 0 });
+    const said = await moorage(['cp', 'notes:/root/from', join(dir, 'victim')]);
+    expect(said).toMatchObject({ code: 1, err: expect.stringContaining('outside what was asked for') });
+    for (const path of ['evil', 'victim', '../evil']) expect(existsSync(join(dir, path))).toBe(false);
+    await moorage(['exec', 'notes', '--', 'rm', sh]);
   });
 });
