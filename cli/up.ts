@@ -68,7 +68,7 @@ export async function up(options: UpOptions): Promise<number> {
   );
   try {
     const { url, isolation, accelerator = 'none' } = router;
-    say(`\n${summary({ config, url, accelerator, fallback: isolation === 'process' })}`);
+    say(`\n${summary({ config, url: config.edge.publicUrl ?? url, accelerator, fallback: isolation === 'process' })}`);
     const end = await Promise.race([stopped, router.ended]);
     if (end === 'stopped') say('stopping');
     return end === 'failed' ? 1 : 0;

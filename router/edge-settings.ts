@@ -6,7 +6,12 @@ import type { Config } from '../shared/config.ts';
 
 /** `owner` is the owner's public key. */
 export function edgeSettings(config: Config, owner: JWK): EdgeSettings {
+  const { host, publicUrl, allowedHosts = [], allowedOrigins } = config.edge;
   return {
+    MOORAGE_PUBLIC_URL: publicUrl,
+    // Its own address too: agents and the command line of other hosts may use it.
+    MOORAGE_HOSTS: JSON.stringify([...allowedHosts, host.includes(':') ? `[${host}]` : host]),
+    MOORAGE_ALLOWED_ORIGINS: allowedOrigins && JSON.stringify(allowedOrigins),
     MOORAGE_AUTH: JSON.stringify(config.auth),
     MOORAGE_OWNER_KEY: JSON.stringify(owner),
     MOORAGE_ACCESS: config.access && JSON.stringify(config.access),

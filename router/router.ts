@@ -7,6 +7,7 @@
  */
 import { join, resolve } from 'node:path';
 import { startEdge } from '../edge/local/edge.ts';
+import { type RunningTls, startTls } from '../edge/local/tls.ts';
 import { startAgent } from '../origin/agent.ts';
 import { startControl } from '../origin/control/control.ts';
 import { machineRoutes } from '../origin/control/machines.ts';
@@ -141,11 +142,15 @@ async function compose(composition: Composition): Promise<Router> {
   const edgeServers = [...config.servers].flatMap(([name, entry]): [string, string][] =>
     isEdgeServer(entry) ? [[name, resolve(configDir, entry.tools)]] : [],
   );
+  const { tls } = config.edge;
+  const frontSocket = tls && socketPath(stateDir, 'edge.sock');
   const edge = await keepEdge(
     (port) =>
       startEdge({
-        host: config.edge.host,
+        // Behind the front that ends TLS it is reached from this host alone.
+        host: tls ? '127.0.0.1' : config.edge.host,
         port,
+        frontSocket,
         stateDir: join(stateDir, 'edge'),
         configDir,
         edgeServers: Object.fromEntries(edgeServers),
@@ -158,11 +163,13 @@ async function compose(composition: Composition): Promise<Router> {
         origins: [{ id: config.origin.id, key: publicHalf(keys.origin), address: listen.address }],
         log: (line) => log.warn(`edge: ${line}`),
       }),
-    options.port ?? 0,
+    tls ? 0 : (options.port ?? 0),
     log,
   );
   let agentStop: (() => Promise<void>) | undefined;
+  let front: RunningTls | undefined;
   undo.push(async () => {
+    await front?.stop();
     await edge.stop();
     await agentStop?.();
   });
@@ -190,6 +197,17 @@ async function compose(composition: Composition): Promise<Router> {
     log,
   });
   undo.push(() => control.close());
+  if (tls && frontSocket !== undefined) {
+    front = await startTls({
+      host: config.edge.host,
+      port: options.port ?? 0,
+      cert: resolve(configDir, tls.cert),
+      key: resolve(configDir, tls.key),
+      clientCa: tls.clientCa && resolve(configDir, tls.clientCa),
+      socketPath: frontSocket,
+      log: (line) => log.info(line),
+    });
+  }
   state.publish(edge.url);
   await prepare(machines, wanted, log);
   return {
@@ -198,7 +216,7 @@ async function compose(composition: Composition): Promise<Router> {
     accelerator,
     ended: edge.ended,
     ...mountAt(edge, base),
-    clientConfig: () => clientConfig(config, base === undefined ? edge.url : base.href.replace(/\/$/, '')),
+    clientConfig: () => clientConfig(config, base?.href.replace(/\/$/, '') ?? config.edge.publicUrl ?? edge.url),
     close,
   };
 }

@@ -174,7 +174,7 @@ export async function loadOwnerKey(dir: string): Promise<JWK> {
  * Path of one of the folder's Unix sockets: the agent's for the edge, or the one for its owner. Such a path has at most
  * 107 bytes, so for a deep state folder it lies in the user's runtime folder. @throws RouterError `state_damaged` when that folder belongs to somebody else.
  */
-export function socketPath(dir: string, name: 'origin.sock' | 'control.sock'): string {
+export function socketPath(dir: string, name: 'origin.sock' | 'control.sock' | 'edge.sock'): string {
   const near = join(dir, name);
   if (Buffer.byteLength(near) < 104) return near;
   const digest = createHash('sha256').update(dir).digest('hex').slice(0, 16);

@@ -8,6 +8,7 @@ import { type ParseError, parse, printParseErrorCode } from 'jsonc-parser';
 import { z } from 'zod';
 import { type Access, access } from './config/access.ts';
 import { type AuthConfig, authSchema, LOOPBACK_ONLY } from './config/auth.ts';
+import { DEFAULT_EDGE, type EdgeConfig, edgeSchema, exposureProblems, exposureWarnings } from './config/edge.ts';
 import { egress } from './config/egress.ts';
 import { image, isOciImage } from './config/image.ts';
 import { type Isolation, isolation } from './config/isolation.ts';
@@ -220,36 +221,14 @@ export type ServerEntry = OriginServer | EdgeServer;
 export const isEdgeServer = (entry: ServerEntry): entry is EdgeServer => entry.runtime === 'edge';
 export const isHttpServer = (entry: ServerEntry): entry is HttpServer => entry.runtime === 'http';
 
-const loopback = z.enum(['127.0.0.1', 'localhost', '::1'], {
-  error: 'only loopback addresses are served without authentication: use "127.0.0.1"',
-});
-
 const globs = z
   .array(z.string().regex(/^!?[A-Za-z0-9._*-]{1,128}$/, 'write a glob such as "notes*" or "!*__delete_*"'))
   .min(1);
 
-const streams = z
-  .strictObject({
-    /** Streams of calls that say nothing for this long are ended, and clients of 2025-11-25 come back for the rest. */
-    endIdleAfterMs: z
-      .number()
-      .int()
-      .min(50, 'streams are ended after 50 ms of silence or more')
-      .max(24 * 60 * 60 * 1000)
-      .optional(),
-  })
-  .optional();
-
 export const configSchema = z.strictObject({
   $schema: z.string().optional(),
   mcpServers: z.record(z.string(), z.unknown()),
-  edge: z
-    .strictObject({
-      host: loopback.default('127.0.0.1'),
-      port: z.number().int().min(0).max(65535).default(8787),
-      streams,
-    })
-    .default({ host: '127.0.0.1', port: 8787 }),
+  edge: edgeSchema.default(DEFAULT_EDGE),
   /** Which credentials the edge takes. Default: none are needed on the host itself. */
   auth: authSchema.default(LOOPBACK_ONLY),
   /** What `/mcp`, all servers as one, shows. */
@@ -280,11 +259,7 @@ export type ConfigInput = z.input<typeof configSchema>;
 
 export interface Config {
   readonly servers: ReadonlyMap<string, ServerEntry>;
-  readonly edge: {
-    readonly host: string;
-    readonly port: number;
-    readonly streams?: { readonly endIdleAfterMs?: number | undefined } | undefined;
-  };
+  readonly edge: EdgeConfig;
   readonly auth: AuthConfig;
   readonly aggregate: { readonly servers: readonly string[]; readonly tools: readonly string[] };
   /** Who may use what; undefined: whoever is let in may use everything. */
@@ -350,7 +325,8 @@ export function parseConfigObject(value: unknown): Config {
     if (ignored.length > 0)
       warnings.push(`mcpServers.${name}: ${ignored.join(', ')} ${ignored.length > 1 ? 'have' : 'has'} no effect here`);
   }
-  problems.push(...machineProblems(servers));
+  problems.push(...machineProblems(servers), ...exposureProblems(parsed.data.edge, parsed.data.auth));
+  warnings.push(...exposureWarnings(parsed.data.edge));
   if (servers.size === 0 && problems.length === 0) problems.push('mcpServers: add at least one server');
   if (problems.length > 0) throw new ConfigError(problems);
   const { edge, auth, origin, aggregate, access, limits } = parsed.data;

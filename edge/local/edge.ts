@@ -29,7 +29,7 @@ const KEPT_LINES = 20;
 const EVERYTHING: AggregateSettings = { servers: ['*'], tools: ['*'] };
 
 export interface EdgeOptions {
-  /** Address to listen on: a loopback address. */
+  /** Address to listen on. One that others can reach takes `settings` that ask them who they are. */
   readonly host: string;
   /** 0 takes a free one. */
   readonly port: number;
@@ -49,6 +49,8 @@ export interface EdgeOptions {
   readonly endIdleAfterMs?: number | undefined;
   /** Further settings by the names of their bindings. Default: `loopback` is the only kind of authentication. */
   readonly settings?: EdgeSettings | undefined;
+  /** Listens on this Unix socket too, for the front that ends TLS (`tls.ts`). */
+  readonly frontSocket?: string | undefined;
   /** Issuers of credentials are on this host: the Worker may fetch from its loopback addresses. */
   readonly loopbackFetch?: boolean | undefined;
   /** Takes each line that workerd writes. */
@@ -95,9 +97,11 @@ export async function startEdge(options: EdgeOptions): Promise<RunningEdge> {
       endIdleAfterMs: options.endIdleAfterMs,
       settings: options.settings,
       loopbackFetch: options.loopbackFetch,
+      frontSocket: options.frontSocket,
     }),
   );
   await endLeftover(pidFile, config);
+  if (options.frontSocket !== undefined) await rm(options.frontSocket, { force: true });
 
   const child = spawn(WORKERD, ['serve', '--control-fd=3', config], {
     stdio: ['ignore', 'pipe', 'pipe', 'pipe'],
@@ -123,7 +127,9 @@ export async function startEdge(options: EdgeOptions): Promise<RunningEdge> {
     await end(child, exited);
     throw thrown instanceof EdgeStartError ? explained(thrown, said, `${host}:${port}`) : thrown;
   }
-  const name = host.includes(':') ? `[${host}]` : host;
+  // A wildcard is no address to connect to.
+  const near = host === '0.0.0.0' ? '127.0.0.1' : host === '::' ? '::1' : host;
+  const name = near.includes(':') ? `[${near}]` : near;
   return {
     url: `http://${name}:${listening}`,
     port: listening,

@@ -4,6 +4,8 @@
  * Invariant: no secret is in it. Secrets come by the environment of the process, so they are in no file and no argv.
  */
 
+import { CF_HEADER, PROTOCOL_HEADER } from './tls.ts';
+
 /** The runtime that the Worker was written and tested for; `wrangler.toml` says the same. */
 export const COMPATIBILITY_DATE = '2026-10-01';
 export const COMPATIBILITY_FLAGS = ['enable_request_signal', 'request_signal_passthrough'] as const;
@@ -47,6 +49,8 @@ export interface WorkerdOptions {
   readonly aggregate: AggregateSettings;
   /** As `MOORAGE_END_IDLE_AFTER_MS` of `env.ts`. */
   readonly endIdleAfterMs?: number | undefined;
+  /** A second address for the front that ends TLS (`tls.ts`): an absolute path of a Unix socket. */
+  readonly frontSocket?: string | undefined;
   /** Lets the Worker fetch from loopback addresses, through the binding `LOOPBACK` alone. */
   readonly loopbackFetch?: boolean | undefined;
   /** Further bindings of `env.ts` by their names: text that is not secret. */
@@ -58,7 +62,7 @@ export type EdgeSettings = Readonly<Record<`MOORAGE_${string}`, string | undefin
 
 /** The text of the configuration file. */
 export function workerdConfig(options: WorkerdOptions): string {
-  const { host, port, worker, storage, origins, aggregate, endIdleAfterMs, loopbackFetch } = options;
+  const { host, port, worker, storage, origins, aggregate, endIdleAfterMs, loopbackFetch, frontSocket } = options;
   const settings = { MOORAGE_AUTH: 'loopback', ...options.settings };
   const known = origins.map(({ id, key }) => ({ id, key, service: serviceOf(id) }));
   const bindings = [
@@ -87,11 +91,15 @@ export function workerdConfig(options: WorkerdOptions): string {
       ({ id, address }) => `(name = ${q(`origin-${id}`)}, external = (address = ${q(address)}, http = ()))`,
     ),
   ];
+  const sockets = [
+    `(name = "http", address = ${q(`${bracketed(host)}:${port}`)}, http = (), service = "edge")`,
+    ...(frontSocket === undefined ? [] : [frontSocketConfig(frontSocket)]),
+  ];
   return `using Workerd = import "/workerd/workerd.capnp";
 
 const config :Workerd.Config = (
   services = [${list(services)}],
-  sockets = [(name = "http", address = ${q(`${bracketed(host)}:${port}`)}, http = (), service = "edge")],
+  sockets = [${list(sockets)}],
 );
 
 const edge :Workerd.Worker = (
@@ -103,6 +111,12 @@ const edge :Workerd.Worker = (
   bindings = [${list(bindings)}],
 );
 `;
+}
+
+/** What comes here was looked at by the front: it alone says what `request.cf` is, and that the client spoke TLS. */
+function frontSocketConfig(path: string): string {
+  const http = `http = (cfBlobHeader = ${q(CF_HEADER)}, forwardedProtoHeader = ${q(PROTOCOL_HEADER)})`;
+  return `(name = "front", address = ${q(`unix:${path}`)}, ${http}, service = "edge")`;
 }
 
 /** The binding of the service that leads to origin `id`. */

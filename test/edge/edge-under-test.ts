@@ -13,8 +13,8 @@ export interface UnderTest {
   readonly stateDir: string;
   readonly origin: ScriptedOrigin;
   readonly log: string[];
-  /** Dials the link as the origin's agent. */
-  dial(): Promise<ScriptedLink>;
+  /** Dials the link as the origin's agent, at the edge's own address or another that leads to it, by TLS of `ca`. */
+  dial(at?: string, ca?: Buffer): Promise<ScriptedLink>;
   /** Ends workerd and starts it again on the same state: a crash with `SIGKILL`. Its port changes. */
   restart(signal?: 'SIGKILL'): Promise<void>;
   stop(): Promise<void>;
@@ -23,7 +23,7 @@ export interface UnderTest {
 /** Starts an edge with the scripted origin `local`, whose link is not dialled. */
 export async function edgeUnderTest(
   edgeServers: Readonly<Record<string, string>> = {},
-  settings: Pick<EdgeOptions, 'aggregate' | 'endIdleAfterMs' | 'loopbackFetch' | 'settings'> = {},
+  settings: Pick<EdgeOptions, 'aggregate' | 'endIdleAfterMs' | 'frontSocket' | 'loopbackFetch' | 'settings'> = {},
 ): Promise<UnderTest> {
   const stateDir = await mkdtemp(join(tmpdir(), 'moorage-edge-'));
   const edgeKeys = await keyPair();
@@ -52,7 +52,7 @@ export async function edgeUnderTest(
     stateDir,
     origin,
     log,
-    dial: () => ScriptedLink.dial(edge.url, 'local', originKeys.privateJwk),
+    dial: (at = edge.url, ca) => ScriptedLink.dial(at, 'local', originKeys.privateJwk, ca),
     restart: async (signal) => {
       if (signal) {
         process.kill(edge.pid, signal);

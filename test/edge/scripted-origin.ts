@@ -166,10 +166,11 @@ export class ScriptedLink {
   }
 
   /** @throws when the edge refuses the upgrade; the message has the status. */
-  static async dial(edgeUrl: string, origin: string, key: JWK): Promise<ScriptedLink> {
+  static async dial(edgeUrl: string, origin: string, key: JWK, ca?: Buffer): Promise<ScriptedLink> {
     const token = await signLinkToken(await importKey(key), origin, Date.now());
     const url = new URL(LINK_PATH, edgeUrl.replace('http', 'ws'));
-    const socket = new WebSocket(url, { headers: { [ORIGIN_HEADER]: origin, authorization: `Bearer ${token}` } });
+    const headers = { [ORIGIN_HEADER]: origin, authorization: `Bearer ${token}` };
+    const socket = new WebSocket(url, { headers, ...(ca ? { ca } : {}) });
     const link = new ScriptedLink(socket);
     await new Promise((resolve, reject) => {
       socket.once('open', resolve);

@@ -24,6 +24,14 @@ describe('moorage.jsonc', () => {
     expect(config.origin.id).toBe('local');
   });
 
+  test('an edge that others can reach asks them who they are', () => {
+    const edge = { host: '0.0.0.0', publicUrl: 'https://mcp.example.com/' };
+    const config = parseConfig(withServers({ a: { command: 'x' } }, { edge, auth: { tokens: true } }));
+    expect(config.edge.publicUrl).toBe('https://mcp.example.com');
+    expect(config.auth).toEqual({ loopback: false, tokens: true, jwt: [] });
+    expect(config.warnings).toEqual([expect.stringMatching(/^edge\.host: .* crosses the network in clear/)]);
+  });
+
   test('discovery is set per server, its age in units of time', () => {
     const config = parseConfig(
       withServers({
@@ -129,9 +137,63 @@ describe('moorage.jsonc', () => {
     ['a bad variable', withServers({ a: { command: 'x', env: { 'A B': '1' } } }), /environment variable/],
     ['no servers', withServers({}), /add at least one server/],
     [
-      'an address others can reach',
+      'an address others can reach, without anything that tells who they are',
       withServers({ a: { command: 'x' } }, { edge: { host: '0.0.0.0' } }),
-      /^edge\.host: only loopback/,
+      /^edge\.host: others can reach 0\.0\.0\.0, and nothing tells who they are/,
+    ],
+    [
+      'a public URL without anything that tells who calls',
+      withServers({ a: { command: 'x' } }, { edge: { publicUrl: 'https://mcp.example.com' } }),
+      /^edge\.publicUrl: others can reach https:\/\/mcp\.example\.com, and nothing/,
+    ],
+    [
+      'trust in callers of this host, where others may pass for them',
+      withServers(
+        { a: { command: 'x' } },
+        { edge: { publicUrl: 'https://mcp.example.com' }, auth: { tokens: true, loopback: true } },
+      ),
+      /^auth\.loopback: others can reach/,
+    ],
+    [
+      'an address others can reach, of an unknown name',
+      withServers({ a: { command: 'x' } }, { edge: { host: '192.168.1.2' }, auth: { tokens: true } }),
+      /^edge\.publicUrl: say how clients reach/,
+    ],
+    [
+      'a public URL with a path',
+      withServers(
+        { a: { command: 'x' } },
+        { edge: { publicUrl: 'https://mcp.example.com/x' }, auth: { tokens: true } },
+      ),
+      /^edge\.publicUrl: write an origin/,
+    ],
+    [
+      'certificates that nobody can show',
+      withServers({ a: { command: 'x' } }, { auth: { mtls: { clients: [{ name: 'ci', subject: 'CN=ci' }] } } }),
+      /^auth\.mtls: set edge\.tls/,
+    ],
+    [
+      'an unknown kind of credential',
+      withServers({ a: { command: 'x' } }, { auth: { basic: true } }),
+      /^auth: .*basic/,
+    ],
+    [
+      'an issuer over plain HTTP',
+      withServers({ a: { command: 'x' } }, { auth: { jwt: [{ issuer: 'http://id.example.com' }] } }),
+      /^auth\.jwt\.0\.issuer: write an https address/,
+    ],
+    [
+      'an algorithm whose key anybody has',
+      withServers(
+        { a: { command: 'x' } },
+        { auth: { jwt: [{ issuer: 'https://id.example.com', algorithms: ['HS256'] }] } },
+      ),
+      /^auth\.jwt\.0\.algorithms\.0/,
+    ],
+    [
+      'pages of everywhere',
+      withServers({ a: { command: 'x' } }, { edge: { allowedOrigins: ['*'] } }),
+      /^edge\.allowedOrigins\.0: write an origin/,
     ],
     [
       'streams that end at once',
