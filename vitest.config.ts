@@ -9,6 +9,8 @@ export default defineConfig({
           name: 'unit',
           include: ['test/**/*.test.ts'],
           exclude: ['test/**/*.{edge,vm,e2e}.test.ts'],
+          // A bound for what hangs, not for what a loaded host makes slow.
+          testTimeout: 60_000,
         },
       },
       { test: { name: 'edge', include: ['test/**/*.edge.test.ts'], testTimeout: 60_000, hookTimeout: 60_000 } },

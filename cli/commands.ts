@@ -39,6 +39,16 @@ export const COMMANDS: Readonly<Record<string, Entry>> = {
     summary: 'copy files out of the machine of a server (<server>:<path>), or into it',
     load: () => import('./cp.ts'),
   },
+  origin: {
+    call: 'origin <action>',
+    summary: 'other machines as origins of an edge: invite, list, revoke; join, run, rotate, status',
+    load: () => import('./origin.ts'),
+  },
+  keys: {
+    call: 'keys rotate',
+    summary: "change the edge's key without losing its origins",
+    load: () => import('./keys.ts'),
+  },
   machines: {
     call: 'machines',
     summary: 'list the machines of the router that runs here, with their states',

@@ -6,6 +6,7 @@
  */
 import type { CryptoKey, JWK } from 'jose';
 import { z } from 'zod';
+import { type PublicKey, publicKey } from '../shared/enrolment.ts';
 import { MoorageError } from '../shared/errors.ts';
 import { importKey } from '../shared/grant.ts';
 import type { Aggregate } from './aggregate/object.ts';
@@ -29,6 +30,12 @@ export interface Env extends Settings {
   readonly LOOPBACK?: Fetcher;
   /** The edge's private Ed25519 key, a JWK as JSON. Secret. */
   readonly MOORAGE_EDGE_KEY?: string;
+  /** The key that will follow it: origins are told of it, so that the two can be exchanged while they run. Secret. */
+  readonly MOORAGE_NEXT_EDGE_KEY?: string;
+  /** JSON: `{ <origin>: { clientId, clientSecret } }`, service tokens of Cloudflare Access in front of origins. Secret. */
+  readonly MOORAGE_ORIGIN_ACCESS?: string;
+  /** Leads to the addresses of enrolled origins, on an edge whose own network is the public one alone. */
+  readonly ORIGIN_NETWORK?: Fetcher;
   /** What session ids are authenticated with: any text of 32 bytes or more. Secret. */
   readonly MOORAGE_SESSION_SECRET?: string;
 }
@@ -108,6 +115,37 @@ export function edgeKeyOf(env: Env): Promise<CryptoKey> {
       throw new MoorageError('internal', 'MOORAGE_EDGE_KEY of this edge is not an Ed25519 JWK.');
     }
   });
+}
+
+/** The edge's public keys: the one that it signs with, and the one that will follow it, if there is one. */
+export function edgePublicKeysOf(env: Env): [PublicKey, ...PublicKey[]] {
+  const current = publicHalf(required(env, 'MOORAGE_EDGE_KEY'), 'MOORAGE_EDGE_KEY');
+  const next = env.MOORAGE_NEXT_EDGE_KEY;
+  return next ? [current, publicHalf(next, 'MOORAGE_NEXT_EDGE_KEY')] : [current];
+}
+
+function publicHalf(text: string, name: string): PublicKey {
+  try {
+    const { kty, crv, x } = JSON.parse(text) as JWK;
+    return publicKey.parse({ kty, crv, x });
+  } catch {
+    throw new MoorageError('internal', `${name} of this edge is not an Ed25519 JWK.`);
+  }
+}
+
+const accessSchema = z.record(z.string(), z.object({ clientId: z.string(), clientSecret: z.string() }));
+
+/** Headers that let the edge through Cloudflare Access to an origin ("Service tokens"); none where none are set. */
+export function accessHeadersOf(env: Env, origin: string): Record<string, string> {
+  if (!env.MOORAGE_ORIGIN_ACCESS) return {};
+  let tokens: z.infer<typeof accessSchema>;
+  try {
+    tokens = accessSchema.parse(JSON.parse(env.MOORAGE_ORIGIN_ACCESS));
+  } catch {
+    throw new MoorageError('internal', 'MOORAGE_ORIGIN_ACCESS of this edge is malformed.');
+  }
+  const token = Object.hasOwn(tokens, origin) ? tokens[origin] : undefined;
+  return token ? { 'CF-Access-Client-Id': token.clientId, 'CF-Access-Client-Secret': token.clientSecret } : {};
 }
 
 /** The pinned public key of an origin. */

@@ -1,7 +1,7 @@
 /**
  * Owns how answers leave the edge: the one place where a failure becomes HTTP and JSON-RPC, and the headers of streams.
  */
-import { httpStatus, isInBand, MoorageError, toMoorageError } from '../shared/errors.ts';
+import { httpStatus, isInBand, MoorageError, toErrorBody, toMoorageError } from '../shared/errors.ts';
 import { failure, type RequestId } from '../shared/jsonrpc.ts';
 import { wwwAuthenticate } from './auth/challenge.ts';
 
@@ -40,4 +40,11 @@ export function respondError(thrown: unknown, id: RequestId | null = null): Resp
   const body = failure(known, new MoorageError(error.code, error.message, data));
   const status = known !== null && isInBand(error.code) ? 200 : httpStatus(error.code);
   return Response.json(body, { status, headers: headersOf(error) });
+}
+
+/** The same as an `ErrorBody`, for programs of ours: administration and origins. */
+export function refuse(thrown: unknown): Response {
+  if (!(thrown instanceof MoorageError)) console.error('unexpected', thrown);
+  const error = toMoorageError(thrown);
+  return Response.json(toErrorBody(error), { status: httpStatus(error.code), headers: headersOf(error) });
 }

@@ -17,6 +17,7 @@ import { metadataOf } from './auth/metadata.ts';
 import { ALL_SERVERS, type Resource, serverResource } from './auth/resource.ts';
 import { authOf, baseOf } from './auth/settings.ts';
 import { directoryOf } from './directory/object.ts';
+import { enrolment } from './enrolment/enrol.ts';
 import type { Env } from './env.ts';
 import { visible } from './guard/guard.ts';
 import { limitAddress } from './limits/limit.ts';
@@ -87,6 +88,8 @@ routes.use(async (context, next) => {
 routes.get(HEALTH_PATH, (context) => context.json({ ok: true }));
 
 routes.get(LINK_PATH, (context) => acceptLink(context.env, context.req.raw));
+
+routes.route('/_origin', enrolment);
 
 routes.route('/admin/api', administration);
 

@@ -11,7 +11,8 @@ import { connect } from 'node:net';
 import { dirname } from 'node:path';
 import type { JWK } from 'jose';
 import { isolationOf } from '../shared/config.ts';
-import { type EdgeKeys, importKey } from '../shared/grant.ts';
+import type { PublicKey } from '../shared/enrolment.ts';
+import { importKey } from '../shared/grant.ts';
 import { originApi } from './api.ts';
 import { Eras } from './bridge/eras.ts';
 import { isVirtual, VirtualSessions } from './bridge/lane/virtual-sessions.ts';
@@ -25,6 +26,7 @@ import { Journal } from './journal/journal.ts';
 import { Link } from './link/link.ts';
 import type { Log } from './log.ts';
 import type { Machines, Sleepers } from './machines.ts';
+import { PinnedKeys } from './pinned-keys.ts';
 import { Replays } from './replays.ts';
 import { discoveryOf, isHttpDefinition, type ServerDefinition } from './server.ts';
 
@@ -33,10 +35,11 @@ export type Listen = { readonly socket: string } | { readonly host: string; read
 
 export interface AgentOptions {
   readonly originId: string;
-  /** This origin's private key (Ed25519 JWK). */
-  readonly key: JWK;
-  /** The edge's public key, pinned. */
-  readonly edgeKey: JWK;
+  /** This origin's private key (Ed25519 JWK), asked for whenever it dials: it may be changed meanwhile. */
+  readonly key: () => Promise<JWK>;
+  /** The edge's public keys that are pinned, and what takes those that the edge puts in their place. */
+  readonly edgeKeys: readonly PublicKey[];
+  readonly onEdgeKeys: (keys: readonly PublicKey[]) => void;
   /** Base URL of the edge. */
   readonly edgeUrl: string;
   readonly listen: Listen;
@@ -120,13 +123,17 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
     log,
     unasked: (to, message, starting) => link?.publish(to, message, starting),
   });
-  const edgeKeys: EdgeKeys = [await importKey(options.edgeKey)];
+  const pinned = await PinnedKeys.of(options.edgeKeys, {
+    originId: options.originId,
+    now: Date.now,
+    onChange: options.onEdgeKeys,
+  });
   const replays = new Replays(Date.now);
   const server = createServer(
     originApi({
       ...parts,
       originId: options.originId,
-      edgeKeys: () => edgeKeys,
+      edgeKeys: () => pinned.keys,
       replays,
       servers,
       ended: (definition) => machines.ended(definition),
@@ -141,7 +148,7 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
   link = new Link({
     edgeUrl: options.edgeUrl,
     originId: options.originId,
-    key: await importKey(options.key),
+    key: async () => importKey(await options.key()),
     agentVersion: options.version,
     servers: options.servers.map((definition) => ({
       name: definition.name,
@@ -151,7 +158,10 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
       isolation: isolationOf(definition.entry),
       runtime: isHttpDefinition(definition) ? 'http' : machines.runtimeOf(definition.machine),
     })),
-    onEdgeClock: (at) => replays.setEdgeClock(at),
+    onWelcome: ({ now, keys }) => {
+      replays.setEdgeClock(now);
+      pinned.learn(keys).catch((error: Error) => log.warn(`link: the edge's keys were not taken: ${error.message}`));
+    },
     log,
   });
   return {

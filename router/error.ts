@@ -6,7 +6,16 @@ export type RouterErrorCode =
   /** What lies in the state folder cannot be used. */
   | 'state_damaged'
   /** This host cannot run microVMs and the caller did not allow another way. */
-  | 'host_unfit';
+  | 'host_unfit'
+  /** This origin was not enrolled anywhere. */
+  | 'not_enrolled'
+  /** A code that is none, or of another edge. */
+  | 'bad_code'
+  | 'edge_away'
+  /** An origin whose configuration has no server for it. */
+  | 'nothing_to_serve'
+  /** The second step of a change of keys without the first. */
+  | 'unprepared';
 
 export class RouterError extends Error {
   override readonly name = 'RouterError';

@@ -8,27 +8,15 @@
 import { join, resolve } from 'node:path';
 import { startEdge } from '../edge/local/edge.ts';
 import { type RunningTls, startTls } from '../edge/local/tls.ts';
-import { startAgent } from '../origin/agent.ts';
-import { startControl } from '../origin/control/control.ts';
-import { machineRoutes } from '../origin/control/machines.ts';
-import { shellSocket } from '../origin/control/shell.ts';
-import { defaultCacheDir } from '../origin/images/cache.ts';
-import { ensureMachineImage } from '../origin/images/machine-image.ts';
 import { type Log, openLog } from '../origin/log.ts';
-import { Machines } from '../origin/machines.ts';
-import { machineDefinitions, memoryBudgetMiB, type ServerDefinition, serverDefinitions } from '../origin/server.ts';
-import { SHELL_PATH } from '../origin/shell/protocol.ts';
-import { Visits } from '../origin/shell/visits.ts';
-import { evictLeftovers } from '../origin/vm/disk.ts';
-import { MachineError } from '../origin/vm/error.ts';
-import { QemuDriver } from '../origin/vm/qemu.ts';
 import { hasLocalIssuer } from '../shared/config/auth.ts';
 import { type Config, type ConfigInput, isEdgeServer, parseConfigObject } from '../shared/config.ts';
 import { type ClientConfig, clientConfig } from './client-config.ts';
 import { edgeSettings } from './edge-settings.ts';
-import { type Fallback, settleIsolation } from './isolation.ts';
+import type { Fallback } from './isolation.ts';
 import { keepEdge } from './keep-edge.ts';
 import { type Mount, mountAt } from './mount.ts';
+import { originHalf } from './origin-half.ts';
 import {
   type HolderKind,
   loadKeys,
@@ -38,7 +26,6 @@ import {
   type TakenState,
   takeState,
 } from './state.ts';
-import { VERSION } from './version.ts';
 
 export { ConfigError, type ConfigInput } from '../shared/config.ts';
 export type { ClientConfig } from './client-config.ts';
@@ -126,19 +113,8 @@ async function compose(composition: Composition): Promise<Router> {
   for (const warning of composition.config.warnings) log.warn(warning);
   const keys = await loadKeys(stateDir);
   const owner = publicHalf(await loadOwnerKey(stateDir));
-  const { config, isolation } = await settleIsolation(composition.config, options.fallback ?? 'refuse', log);
-  const servers = serverDefinitions(config);
-  const definitions = machineDefinitions(servers);
-  const cacheDir = defaultCacheDir();
-  await evictLeftovers(join(stateDir, 'machines'));
-  const driver = isolation === 'vm' ? new QemuDriver({ cacheDir }) : undefined;
-  const memoryMiB = memoryBudgetMiB(config.origin.memory);
-  const host = { stateDir, cacheDir, configDir, memoryMiB, log, ...(driver ? { driver } : {}) };
-  const machines = new Machines({ definitions, ...host });
-  const wanted = preparedMachines(servers, options.prepare);
-  const accelerator = driver && wanted.size > 0 ? await chooseAccelerator(driver, cacheDir, log) : undefined;
-
-  const listen = agentAddress(config, stateDir);
+  const origin = await originHalf(composition.config, { ...options, configDir, stateDir, log });
+  const { config } = origin;
   const edgeServers = [...config.servers].flatMap(([name, entry]): [string, string][] =>
     isEdgeServer(entry) ? [[name, resolve(configDir, entry.tools)]] : [],
   );
@@ -159,44 +135,28 @@ async function compose(composition: Composition): Promise<Router> {
         settings: edgeSettings(config, owner),
         loopbackFetch: hasLocalIssuer(config.auth),
         edgeKey: JSON.stringify(keys.edge),
+        secrets: keys.nextEdge ? { MOORAGE_NEXT_EDGE_KEY: JSON.stringify(keys.nextEdge) } : {},
         sessionSecret: keys.sessionSecret,
-        origins: [{ id: config.origin.id, key: publicHalf(keys.origin), address: listen.address }],
+        origins: [{ id: config.origin.id, key: publicHalf(keys.origin), address: origin.address }],
         log: (line) => log.warn(`edge: ${line}`),
       }),
     tls ? 0 : (options.port ?? 0),
     log,
   );
-  let agentStop: (() => Promise<void>) | undefined;
   let front: RunningTls | undefined;
   undo.push(async () => {
     await front?.stop();
     await edge.stop();
-    await agentStop?.();
+    await origin.stop();
   });
-  if (servers.length > 0) {
-    const agent = await startAgent({
-      originId: config.origin.id,
-      key: keys.origin,
-      edgeKey: publicHalf(keys.edge),
-      edgeUrl: edge.url,
-      listen: listen.where,
-      version: VERSION,
-      servers,
-      machines,
-      journalPath: join(stateDir, 'streams.db'),
-      log,
-    });
-    agentStop = () => agent.stop();
-    await agent.ready;
-  }
-  const visits = new Visits({ machines, servers });
-  const control = await startControl({
-    socket: socketPath(stateDir, 'control.sock'),
-    routes: { '/v1/machines': machineRoutes(machines) },
-    sockets: { [SHELL_PATH]: shellSocket(visits) },
-    log,
+  await origin.start({
+    originId: config.origin.id,
+    key: () => Promise.resolve(keys.origin),
+    edgeKeys: [publicHalf(keys.edge)],
+    // Both halves read them from the same folder.
+    onEdgeKeys: () => undefined,
+    edgeUrl: edge.url,
   });
-  undo.push(() => control.close());
   if (tls && frontSocket !== undefined) {
     front = await startTls({
       host: config.edge.host,
@@ -209,11 +169,11 @@ async function compose(composition: Composition): Promise<Router> {
     });
   }
   state.publish(edge.url);
-  await prepare(machines, wanted, log);
+  await origin.prepare();
   return {
     url: edge.url,
-    isolation,
-    accelerator,
+    isolation: origin.isolation,
+    accelerator: origin.accelerator,
     ended: edge.ended,
     ...mountAt(edge, base),
     clientConfig: () => clientConfig(config, base?.href.replace(/\/$/, '') ?? config.edge.publicUrl ?? edge.url),
@@ -226,43 +186,6 @@ function baseOf(text: string | undefined): URL | undefined {
   const url = URL.parse(text);
   if (url && /^https?:$/.test(url.protocol) && url.search === '' && url.hash === '') return url;
   throw new TypeError(`baseUrl must be an http(s) URL such as "https://tools.example.com/mcp", not "${text}".`);
-}
-
-/** Keys of the machines that these servers run in. */
-function preparedMachines(servers: readonly ServerDefinition[], names: readonly string[] | undefined): Set<string> {
-  const prepared = names === undefined ? servers : servers.filter(({ name }) => names.includes(name));
-  return new Set(prepared.map(({ machine }) => machine));
-}
-
-/** Images that cannot be built leave their servers unusable, and the others served. */
-async function prepare(machines: Machines, keys: ReadonlySet<string>, log: Log): Promise<void> {
-  try {
-    await machines.prepare(keys);
-  } catch (error) {
-    if (!(error instanceof MachineError)) throw error;
-    log.error(`${error.message}${error.detail ? `\n${error.detail}` : ''}`);
-  }
-}
-
-async function chooseAccelerator(driver: QemuDriver, cacheDir: string, log: Log): Promise<'kvm' | 'tcg'> {
-  const image = await ensureMachineImage(cacheDir, (text) => log.info(text));
-  const { accelerator, reason } = await driver.accelerator(image);
-  if (accelerator === 'tcg') log.warn(`KVM does not work here, machines are emulated and slow: ${reason}`);
-  else log.info('machines run on KVM');
-  return accelerator;
-}
-
-function agentAddress(config: Config, stateDir: string) {
-  const { listen } = config.origin;
-  if (listen === undefined) {
-    const socket = socketPath(stateDir, 'origin.sock');
-    return { address: `unix:${socket}`, where: { socket } };
-  }
-  const at = listen.lastIndexOf(':');
-  return {
-    address: listen,
-    where: { host: listen.slice(0, at).replace(/^\[|\]$/g, ''), port: Number(listen.slice(at + 1)) },
-  };
 }
 
 function once(run: () => Promise<void>): () => Promise<void> {

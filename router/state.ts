@@ -7,6 +7,7 @@
  * | `keys.json` | private keys of the local edge and origin (Ed25519 JWKs) and the secret of session ids; 0600 |
  * | `owner.json` | the owner's private key (Ed25519 JWK), with which the command line administers the edge; 0600 |
  * | `up.json` | the router that uses the folder: `pid`, `start` (of the process, so that a reused id is no owner), `kind`, and the edge's `url` once it serves |
+ * | `origin.json` | of an origin that was enrolled at an edge elsewhere: that edge, its pinned keys, this origin's private key; 0600 |
  * | `edge/` | the edge: its bundle and its Durable Objects' storage |
  * | `streams.db` | the agent's journal: streams that clients may resume |
  * | `machines/<key>/` | one folder a machine: its disk, and its image while it sleeps |
@@ -20,24 +21,28 @@ import { join } from 'node:path';
 import { exportJWK, generateKeyPair, type JWK } from 'jose';
 import { z } from 'zod';
 import { processStart } from '../origin/vm/pid.ts';
+import { type PublicKey, publicKey } from '../shared/enrolment.ts';
 import { RouterError } from './error.ts';
 
 const jwk = z.looseObject({ kty: z.literal('OKP'), crv: z.literal('Ed25519'), x: z.string(), d: z.string() });
-const keysSchema = z.object({ edge: jwk, origin: jwk, sessionSecret: z.string().min(32) });
+const keysSchema = z.object({ edge: jwk, nextEdge: jwk.optional(), origin: jwk, sessionSecret: z.string().min(32) });
 
 export interface Keys {
   readonly edge: JWK;
+  /** What will follow `edge`: announced to origins, and signs nothing yet. */
+  readonly nextEdge?: JWK | undefined;
   readonly origin: JWK;
   readonly sessionSecret: string;
 }
 
 /** The public half of a private JWK. */
-export function publicHalf({ d: _private, ...rest }: JWK): JWK {
-  return rest;
+export function publicHalf(key: JWK): PublicKey {
+  const { kty, crv, x } = key;
+  return publicKey.parse({ kty, crv, x });
 }
 
-/** What runs the router that uses a folder: `moorage up`, `moorage stdio` of some MCP client, or a program. */
-const kinds = ['up', 'stdio', 'program'] as const;
+/** What uses a folder: `moorage up`, `moorage stdio` of some MCP client, a program, or `moorage origin run`. */
+const kinds = ['up', 'stdio', 'program', 'origin'] as const;
 export type HolderKind = (typeof kinds)[number];
 
 const holderSchema = z.object({
@@ -107,6 +112,8 @@ function inUse({ pid, kind }: Holder): string {
       return `moorage is running already (process ${pid}). Stop it first, ${other}`;
     case 'stdio':
       return `moorage is running already: "moorage stdio" of an MCP client (process ${pid}). Close that client first, ${other}`;
+    case 'origin':
+      return `moorage is running already: "moorage origin run" (process ${pid}). Stop it first, ${other}`;
     case 'program':
       return `moorage is running already, inside a program (process ${pid}). Close that router first, ${other}`;
   }
@@ -154,6 +161,25 @@ export async function loadKeys(dir: string): Promise<Keys> {
 }
 
 /**
+ * Takes one of the two steps in which the edge's key is exchanged: `prepare` makes the key that will follow, `finish` lets it
+ * follow. Each takes effect at the next start. @throws RouterError `state_damaged`; `unprepared` when there is none to follow.
+ */
+export async function rotateEdgeKey(dir: string, step: 'prepare' | 'finish'): Promise<void> {
+  const { nextEdge, ...keys } = await loadKeys(dir);
+  if (step === 'prepare') {
+    writeAtomically(join(dir, 'keys.json'), { ...keys, nextEdge: nextEdge ?? (await makeKey()) });
+    return;
+  }
+  if (nextEdge === undefined) {
+    throw new RouterError(
+      'unprepared',
+      'No key was prepared. Run "moorage keys rotate" first, and restart the router.',
+    );
+  }
+  writeAtomically(join(dir, 'keys.json'), { ...keys, edge: nextEdge });
+}
+
+/**
  * The owner's key of this folder, made when it is not there. The edge has its public half only.
  * @throws RouterError `state_damaged`.
  */
@@ -190,12 +216,12 @@ export function socketPath(dir: string, name: 'origin.sock' | 'control.sock' | '
   return join(folder, name);
 }
 
-async function makeKey(): Promise<JWK> {
+export async function makeKey(): Promise<JWK> {
   const { privateKey } = await generateKeyPair('EdDSA', { crv: 'Ed25519', extractable: true });
   return await exportJWK(privateKey);
 }
 
-function readJson(file: string): unknown {
+export function readJson(file: string): unknown {
   try {
     return JSON.parse(readFileSync(file, 'utf8'));
   } catch (error) {
@@ -206,7 +232,7 @@ function readJson(file: string): unknown {
   }
 }
 
-function writeAtomically(file: string, value: unknown): void {
+export function writeAtomically(file: string, value: unknown): void {
   const draft = `${file}.${process.pid}`;
   writeFileSync(draft, `${JSON.stringify(value, null, 2)}\n`, { mode: 0o600 });
   renameSync(draft, file);

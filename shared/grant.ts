@@ -2,6 +2,7 @@
  * Owns the signed statements with which the halves trust each other (JWS with Ed25519, RFC 8037).
  *
  * - A *grant* is the edge's word to one origin: this principal may use this server's machine in this session, for minutes.
+ * - A *statement about keys* is the edge's word to one origin: these keys are mine.
  * - A *link token* is an origin's word to the edge when it dials the link: "I am origin X", for one minute.
  *
  * Keys are JWKs (RFC 7517) pinned on both sides. A verifier names the only algorithm it takes, so `alg: none` and
@@ -9,6 +10,7 @@
  */
 import { type CryptoKey, errors, importJWK, type JWK, jwtVerify, SignJWT } from 'jose';
 import { z } from 'zod';
+import { type PublicKey, publicKey } from './enrolment.ts';
 import { MoorageError } from './errors.ts';
 
 export const ALGORITHM = 'EdDSA';
@@ -92,6 +94,35 @@ export async function verifyByEdge(
     }
     throw refusal;
   }
+}
+
+const keysClaims = z.object({ keys: z.array(publicKey).min(1).max(2) });
+
+/** Signs the edge's word to an origin about its keys: those to believe from now on, the signing one first. */
+export async function signKeys(
+  key: CryptoKey,
+  keys: readonly PublicKey[],
+  origin: string,
+  now: number,
+): Promise<string> {
+  const seconds = Math.floor(now / 1000);
+  return await new SignJWT({ keys })
+    .setProtectedHeader({ alg: ALGORITHM, typ: 'moorage-keys+jwt' })
+    .setIssuer(EDGE)
+    .setAudience(origin)
+    .setIssuedAt(seconds)
+    .setNotBefore(seconds)
+    .setExpirationTime(seconds + GRANT_LIFE_S)
+    .sign(key);
+}
+
+/** The keys that the edge names. @throws MoorageError `grant_invalid`. */
+export async function verifyKeys(keys: EdgeKeys, token: string, origin: string, now: number): Promise<PublicKey[]> {
+  const parsed = keysClaims.safeParse(
+    await verifyByEdge(keys, token, { audience: origin, typ: 'moorage-keys+jwt', now }),
+  );
+  if (!parsed.success) throw new MoorageError('grant_invalid', 'The statement about keys lacks a claim.');
+  return parsed.data.keys;
 }
 
 /** Signs the token with which origin `id` opens its link. */

@@ -72,6 +72,8 @@ export const downFrame = z.discriminatedUnion('type', [
     version: z.literal(LINK_VERSION),
     /** The edge's clock, in milliseconds. */
     now: z.number(),
+    /** Its statement about its keys (`grant.ts`). */
+    keys: z.string().max(4096),
     /** Servers that the edge does not take from this origin, with the reason. */
     refused: z.array(z.object({ server: z.string(), reason: z.string() })),
   }),

@@ -5,12 +5,13 @@
  * Invariants: everything asks for the scope `admin`; a body is JSON and says so, which no form of a web page can.
  */
 import { type Context, Hono } from 'hono';
-import { httpStatus, MoorageError, toErrorBody, toMoorageError } from '../../shared/errors.ts';
+import { MoorageError } from '../../shared/errors.ts';
 import type { Principal } from '../../shared/principal.ts';
 import { authenticate } from '../auth/authenticate.ts';
 import { ADMINISTRATION } from '../auth/resource.ts';
 import type { Env } from '../env.ts';
-import { headersOf } from '../respond.ts';
+import { refuse } from '../respond.ts';
+import { origins } from './origins.ts';
 import { tokens } from './tokens.ts';
 
 /** What the routes of administration find in their context. */
@@ -40,13 +41,8 @@ administration.get('/whoami', (context) => {
 });
 
 administration.route('/tokens', tokens);
+administration.route('/origins', origins);
 
 administration.notFound((context: Context) =>
   refuse(new MoorageError('not_found', `Nothing is at ${context.req.path}.`)),
 );
-
-function refuse(thrown: unknown): Response {
-  if (!(thrown instanceof MoorageError)) console.error('unexpected', thrown);
-  const error = toMoorageError(thrown);
-  return Response.json(toErrorBody(error), { status: httpStatus(error.code), headers: headersOf(error) });
-}

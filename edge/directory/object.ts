@@ -3,21 +3,25 @@
  *
  * Table `route(server TEXT PRIMARY KEY, origin TEXT, runtime TEXT, machine TEXT, deployment TEXT, discovery TEXT,
  * isolation TEXT)`: what each origin announced last; `discovery` is `DiscoverySetting` as JSON. It outlives the link, so a server stays known
- * (and named in errors) while its origin is away. Stored answers to discovery are `Copies` in the same database.
+ * (and named in errors) while its origin is away. Stored answers to discovery are `Copies`,
+ * enrolled origins `EnrolledOrigins`, in the same database.
  */
 import { DurableObject } from 'cloudflare:workers';
 import { edgeServers } from 'moorage:edge-servers';
 import { isolation as isolationSchema } from '../../shared/config/isolation.ts';
+import type { PublicKey } from '../../shared/enrolment.ts';
 import { type AnnouncedServer, announcedServer, DEFAULT_DISCOVERY, discoverySetting } from '../../shared/link.ts';
 import { type Answer, Copies, type Copy, type ListedPage } from '../discovery/copies.ts';
 import type { Kind, Question } from '../discovery/question.ts';
 import type { View } from '../discovery/view.ts';
+import { type Enrolled, EnrolledOrigins, type Invited } from '../enrolment/origins.ts';
 import { type Env, originsOf } from '../env.ts';
 import { decideAnnouncement, type OriginRoute, type Refusal, type Route } from './route.ts';
 
 export class Directory extends DurableObject<Env> {
   readonly #sql: SqlStorage;
   readonly #copies: Copies;
+  readonly #origins: EnrolledOrigins;
 
   constructor(state: DurableObjectState, env: Env) {
     super(state, env);
@@ -35,6 +39,41 @@ export class Directory extends DurableObject<Env> {
       this.#sql.exec(`ALTER TABLE route ADD COLUMN ${column} TEXT NOT NULL DEFAULT '${value}'`);
     }
     this.#copies = new Copies(this.#sql);
+    this.#origins = new EnrolledOrigins(this.#sql);
+  }
+
+  /** Keeps an invitation, whose code has a secret with this hash. */
+  invite(invited: Invited, hash: string): void {
+    this.#origins.invite(invited, hash);
+  }
+
+  /** See `EnrolledOrigins`. */
+  enrol(id: string, hash: string, key: PublicKey): boolean {
+    return this.#origins.enrol(id, hash, key, Date.now());
+  }
+
+  rotate(id: string, old: PublicKey, key: PublicKey): boolean {
+    return this.#origins.rotate(id, old, key);
+  }
+
+  /** An origin that is forgotten holds no names and no copies. */
+  revoke(id: string): boolean {
+    this.announce(id, []);
+    return this.#origins.revoke(id);
+  }
+
+  enrolled(id: string): Enrolled | undefined {
+    return this.#origins.find(id);
+  }
+
+  /** For the owner: who is enrolled, who is invited, and which servers each origin has. */
+  originsKnown(): {
+    enrolled: Enrolled[];
+    invited: Invited[];
+    servers: { server: string; origin: string }[];
+  } {
+    const servers = this.#routes().map(({ server, origin }) => ({ server, origin }));
+    return { enrolled: this.#origins.list(), invited: this.#origins.invited(Date.now()), servers };
   }
 
   /** The route of a server, or the names of all servers when there is none of this name. */
@@ -53,7 +92,7 @@ export class Directory extends DurableObject<Env> {
   announce(origin: string, servers: readonly AnnouncedServer[]): Refusal[] {
     const { accepted, refused } = decideAnnouncement(origin, servers, this.#routes(), {
       edgeServers: new Set(Object.keys(edgeServers)),
-      origins: new Set(originsOf(this.env).keys()),
+      origins: this.#originIds(),
     });
     const before = this.#routes().filter((route) => route.origin === origin);
     this.ctx.storage.transactionSync(() => {
@@ -122,9 +161,13 @@ export class Directory extends DurableObject<Env> {
     return this.#routes().find((route) => route.server === server);
   }
 
+  #originIds(): Set<string> {
+    return new Set([...originsOf(this.env).keys(), ...this.#origins.list().map(({ id }) => id)]);
+  }
+
   /** Routes of origins that this edge still knows, and of names that it has not taken for itself since. */
   #routes(): OriginRoute[] {
-    const origins = originsOf(this.env);
+    const origins = this.#originIds();
     return this.#sql
       .exec<Record<keyof OriginRoute, string>>(
         'SELECT server, origin, runtime, machine, deployment, discovery, isolation FROM route',

@@ -47,6 +47,8 @@ export interface EdgeOptions {
   readonly aggregate?: AggregateSettings | undefined;
   /** Ends streams of calls that are silent for this long, in milliseconds. */
   readonly endIdleAfterMs?: number | undefined;
+  /** Further secrets of `env.ts` by the names of their bindings. */
+  readonly secrets?: Readonly<Record<`MOORAGE_${string}`, string>> | undefined;
   /** Further settings by the names of their bindings. Default: `loopback` is the only kind of authentication. */
   readonly settings?: EdgeSettings | undefined;
   /** Listens on this Unix socket too, for the front that ends TLS (`tls.ts`). */
@@ -95,6 +97,7 @@ export async function startEdge(options: EdgeOptions): Promise<RunningEdge> {
       origins: options.origins,
       aggregate: options.aggregate ?? EVERYTHING,
       endIdleAfterMs: options.endIdleAfterMs,
+      secrets: Object.keys(options.secrets ?? {}),
       settings: options.settings,
       loopbackFetch: options.loopbackFetch,
       frontSocket: options.frontSocket,
@@ -107,7 +110,7 @@ export async function startEdge(options: EdgeOptions): Promise<RunningEdge> {
     stdio: ['ignore', 'pipe', 'pipe', 'pipe'],
     // A group of its own: Ctrl-C reaches this process alone, which ends things in their order.
     detached: true,
-    env: { MOORAGE_EDGE_KEY: options.edgeKey, MOORAGE_SESSION_SECRET: options.sessionSecret },
+    env: { ...options.secrets, MOORAGE_EDGE_KEY: options.edgeKey, MOORAGE_SESSION_SECRET: options.sessionSecret },
   });
   const exited = endOf(child);
   const said: string[] = [];

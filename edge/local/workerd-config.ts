@@ -53,6 +53,8 @@ export interface WorkerdOptions {
   readonly frontSocket?: string | undefined;
   /** Lets the Worker fetch from loopback addresses, through the binding `LOOPBACK` alone. */
   readonly loopbackFetch?: boolean | undefined;
+  /** Names of further secrets, as `SECRETS`. */
+  readonly secrets?: readonly string[] | undefined;
   /** Further bindings of `env.ts` by their names: text that is not secret. */
   readonly settings?: EdgeSettings | undefined;
 }
@@ -67,7 +69,7 @@ export function workerdConfig(options: WorkerdOptions): string {
   const known = origins.map(({ id, key }) => ({ id, key, service: serviceOf(id) }));
   const bindings = [
     ...CLASSES.map(({ binding, className }) => `(name = ${q(binding)}, durableObjectNamespace = ${q(className)})`),
-    ...SECRETS.map((name) => `(name = ${q(name)}, fromEnvironment = ${q(name)})`),
+    ...[...SECRETS, ...(options.secrets ?? [])].map((name) => `(name = ${q(name)}, fromEnvironment = ${q(name)})`),
     ...Object.entries(settings).flatMap(([name, text]) =>
       text === undefined ? [] : [`(name = ${q(name)}, text = ${q(text)})`],
     ),
@@ -79,6 +81,7 @@ export function workerdConfig(options: WorkerdOptions): string {
     `(name = "MOORAGE_ORIGINS", text = ${q(JSON.stringify(known))})`,
     ...(loopbackFetch ? ['(name = "LOOPBACK", service = "loopback")'] : []),
     ...origins.map(({ id }) => `(name = ${q(serviceOf(id))}, service = ${q(`origin-${id}`)})`),
+    `(name = "ORIGIN_NETWORK", service = "origin-network")`,
   ];
   const namespaces = CLASSES.map(
     ({ className, uniqueKey }) => `(className = ${q(className)}, uniqueKey = ${q(uniqueKey)}, enableSql = true)`,
@@ -87,6 +90,8 @@ export function workerdConfig(options: WorkerdOptions): string {
     `(name = "edge", worker = .edge)`,
     `(name = "storage", disk = (path = ${q(storage)}, writable = true))`,
     ...(loopbackFetch ? ['(name = "loopback", network = (allow = ["127.0.0.0/8", "::1/128"]))'] : []),
+    // Enrolled origins alone are reached by it, at the addresses that the owner gave: a tunnel may end on this host.
+    `(name = "origin-network", network = (allow = ["public", "private"], tlsOptions = (trustBrowserCas = true)))`,
     ...origins.map(
       ({ id, address }) => `(name = ${q(`origin-${id}`)}, external = (address = ${q(address)}, http = ()))`,
     ),

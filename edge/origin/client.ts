@@ -7,7 +7,8 @@
 import { type ErrorCode, fromErrorBody, MoorageError } from '../../shared/errors.ts';
 import { MESSAGES_PATH, REPLAY_HEADER, REVISION_HEADER, SESSION_PATH, STREAMS_PATH } from '../../shared/origin-api.ts';
 import { type Asked, PROOF_HEADER, signProof } from '../../shared/proof.ts';
-import { type Env, edgeKeyOf, originsOf } from '../env.ts';
+import { originOf } from '../enrolment/known.ts';
+import { accessHeadersOf, type Env, edgeKeyOf } from '../env.ts';
 import { readBounded } from '../read-message.ts';
 
 /** How long an origin may take until it sends headers, in milliseconds. Slow calls send theirs early. */
@@ -129,7 +130,7 @@ async function call(
   asked: Asked & { readonly headers: Headers },
   sent: Pick<RequestInit, 'body' | 'signal'> = {},
 ): Promise<Response> {
-  const origin = originsOf(env).get(id);
+  const origin = await originOf(env, id);
   if (!origin) throw new MoorageError('origin_away', `Origin "${id}" is not known to this edge any more.`);
   const { method, path, headers, grant } = asked;
   headers.set('authorization', `Bearer ${grant}`);
@@ -142,7 +143,9 @@ async function call(
     }
     return await service.fetch(`http://origin${path}`, init);
   }
-  return await fetch(new URL(path, origin.url), { ...init, redirect: 'manual' });
+  for (const [name, value] of Object.entries(accessHeadersOf(env, id))) headers.set(name, value);
+  const url = new URL(path, origin.url);
+  return await (env.ORIGIN_NETWORK ?? globalThis).fetch(url.href, { ...init, redirect: 'manual' });
 }
 
 function isFetcher(value: unknown): value is Fetcher {

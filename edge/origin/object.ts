@@ -10,6 +10,7 @@
 import { DurableObject } from 'cloudflare:workers';
 import { toMoorageError } from '../../shared/errors.ts';
 import { parseExactly } from '../../shared/exact-json.ts';
+import { signKeys } from '../../shared/grant.ts';
 import {
   type DownFrame,
   LINK_VERSION,
@@ -21,14 +22,14 @@ import {
   upFrame,
 } from '../../shared/link.ts';
 import { directoryOf } from '../directory/object.ts';
-import { type Env, shardsOf } from '../env.ts';
+import { type Env, edgeKeyOf, edgePublicKeysOf, shardsOf } from '../env.ts';
 import { sessionObjectName } from '../session/id.ts';
 import { isNew, type LinkPosition, positionAt } from './link.ts';
 
 /** Frames that may wait for their delivery; an agent that sends faster is cut and repeats them later. */
 const MAX_WAITING_FRAMES = 1000;
 /** Close codes of RFC 6455, section 7.4.1, and of ours (4000-4999). */
-const CLOSE = { protocol: 1008, failed: 1011, overloaded: 1013, replaced: 4000 } as const;
+const CLOSE = { protocol: 1008, failed: 1011, overloaded: 1013, replaced: 4000, revoked: 4001 } as const;
 
 type Event = Extract<UpFrame, { type: 'event' }>;
 
@@ -62,6 +63,11 @@ export class Origin extends DurableObject<Env> {
       connected: open && heard !== null && Date.now() - heard < 3 * PING_EVERY_MS,
       lastSeen: heard === null ? null : new Date(heard).toISOString(),
     };
+  }
+
+  /** Ends the link of an origin that is trusted no more. */
+  cut(): void {
+    for (const link of this.#links()) link.close(CLOSE.revoked, 'this origin was revoked');
   }
 
   /** The WebSocket of an agent whose token was verified. `moorage-origin-id` is the origin's id. */
@@ -110,7 +116,9 @@ export class Origin extends DurableObject<Env> {
     const position = positionAt(frame, this.#position());
     this.#save(position);
     socket.serializeAttachment({ ready: true });
-    send(socket, { type: 'welcome', version: LINK_VERSION, now: Date.now(), refused: [...refused] });
+    const now = Date.now();
+    const keys = await signKeys(await edgeKeyOf(this.env), edgePublicKeysOf(this.env), this.#originOf(socket), now);
+    send(socket, { type: 'welcome', version: LINK_VERSION, now, keys, refused: [...refused] });
     if (position.seq > 0) send(socket, { type: 'ack', seq: position.seq });
   }
 

@@ -28,11 +28,11 @@ export interface LinkOptions {
   /** Base URL of the edge, such as `http://127.0.0.1:8787`. */
   readonly edgeUrl: string;
   readonly originId: string;
-  readonly key: CryptoKey;
+  readonly key: () => Promise<CryptoKey>;
   readonly agentVersion: string;
   readonly servers: readonly AnnouncedServer[];
-  /** Called with the edge's clock, in milliseconds, whenever the edge tells it. */
-  readonly onEdgeClock: (at: number) => void;
+  /** Called with the edge's clock, in milliseconds, and its statement about its keys, whenever the edge tells them. */
+  readonly onWelcome: (edge: { readonly now: number; readonly keys: string }) => void;
   readonly log: Log;
 }
 
@@ -77,8 +77,11 @@ export class Link {
 
   async #dial(): Promise<void> {
     const { edgeUrl, originId, key, log } = this.#options;
-    const token = await signLinkToken(key, originId, Date.now());
+    const token = await key()
+      .then((found) => signLinkToken(found, originId, Date.now()))
+      .catch((error: Error) => void log.warn(`link: this origin's key cannot be used: ${error.message}`));
     if (this.#closed) return;
+    if (token === undefined) return this.#again();
     const url = new URL(LINK_PATH, edgeUrl);
     url.protocol = url.protocol === 'https:' ? 'wss:' : 'ws:';
     const socket = new WebSocket(url, {
@@ -148,7 +151,7 @@ export class Link {
       return;
     }
     this.#failures = 0;
-    this.#options.onEdgeClock(frame.data.now);
+    this.#options.onWelcome(frame.data);
     for (const { server, reason } of frame.data.refused) {
       this.#options.log.warn(`the edge does not take server "${server}" from this origin: ${reason}`);
     }

@@ -52,6 +52,7 @@ test('names that others hold are refused with the reason, the rest is served', a
     type: 'welcome',
     version: 1,
     now: expect.any(Number) as number,
+    keys: expect.any(String) as string,
     refused: [{ server: 'time', reason: 'the edge itself runs a server of this name' }],
   });
   const { servers } = (await (await fetch(`${edge.url}/`)).json()) as { servers: { name: string }[] };

@@ -1,0 +1,130 @@
+/**
+ * Owns the half of a router that runs at an origin: its machines, its agent and its owner's socket, started in order and
+ * stopped in the reverse one. With an edge in the same process it is a router; alone it is `moorage origin run`.
+ */
+import { join } from 'node:path';
+import { type AgentOptions, type RunningAgent, startAgent } from '../origin/agent.ts';
+import { type Control, startControl } from '../origin/control/control.ts';
+import { machineRoutes } from '../origin/control/machines.ts';
+import { shellSocket } from '../origin/control/shell.ts';
+import { defaultCacheDir } from '../origin/images/cache.ts';
+import { ensureMachineImage } from '../origin/images/machine-image.ts';
+import type { Log } from '../origin/log.ts';
+import { Machines } from '../origin/machines.ts';
+import { machineDefinitions, memoryBudgetMiB, type ServerDefinition, serverDefinitions } from '../origin/server.ts';
+import { SHELL_PATH } from '../origin/shell/protocol.ts';
+import { Visits } from '../origin/shell/visits.ts';
+import { evictLeftovers } from '../origin/vm/disk.ts';
+import { MachineError } from '../origin/vm/error.ts';
+import { QemuDriver } from '../origin/vm/qemu.ts';
+import type { Config } from '../shared/config.ts';
+import { type Fallback, type Settled, settleIsolation } from './isolation.ts';
+import { socketPath } from './state.ts';
+import { VERSION } from './version.ts';
+
+export interface OriginHalfOptions {
+  readonly configDir: string;
+  readonly stateDir: string;
+  /** As in `RouterOptions`. */
+  readonly fallback?: Fallback;
+  readonly prepare?: readonly string[];
+  readonly log: Log;
+}
+
+export interface OriginHalf {
+  /** As this host can serve it. */
+  readonly config: Config;
+  readonly isolation: Settled['isolation'];
+  readonly accelerator: 'kvm' | 'tcg' | undefined;
+  /** Where the agent will listen, as workerd names it. */
+  readonly address: string;
+  /** Starts the agent and the owner's socket. `ready`: resolves when the edge knows this origin's servers. */
+  start(edge: Pick<AgentOptions, 'originId' | 'key' | 'edgeKeys' | 'onEdgeKeys' | 'edgeUrl'>): Promise<void>;
+  /** Builds the images that are missing. Those that cannot be built leave their servers unusable, and the others served. */
+  prepare(): Promise<void>;
+  stop(): Promise<void>;
+}
+
+/** @throws RouterError when this host cannot isolate machines and `fallback` refuses that; MachineError. */
+export async function originHalf(configured: Config, options: OriginHalfOptions): Promise<OriginHalf> {
+  const { stateDir, configDir, log } = options;
+  const { config, isolation } = await settleIsolation(configured, options.fallback ?? 'refuse', log);
+  const servers = serverDefinitions(config);
+  const definitions = machineDefinitions(servers);
+  const cacheDir = defaultCacheDir();
+  await evictLeftovers(join(stateDir, 'machines'));
+  const driver = isolation === 'vm' ? new QemuDriver({ cacheDir }) : undefined;
+  const memoryMiB = memoryBudgetMiB(config.origin.memory);
+  const host = { stateDir, cacheDir, configDir, memoryMiB, log, ...(driver ? { driver } : {}) };
+  const machines = new Machines({ definitions, ...host });
+  const wanted = preparedMachines(servers, options.prepare);
+  const accelerator = driver && wanted.size > 0 ? await chooseAccelerator(driver, cacheDir, log) : undefined;
+  const listen = agentAddress(config, stateDir);
+  let control: Control | undefined;
+  let agent: RunningAgent | undefined;
+  return {
+    config,
+    isolation,
+    accelerator,
+    address: listen.address,
+    start: async (edge) => {
+      if (servers.length > 0) {
+        agent = await startAgent({
+          ...edge,
+          listen: listen.where,
+          version: VERSION,
+          servers,
+          machines,
+          journalPath: join(stateDir, 'streams.db'),
+          log,
+        });
+        await agent.ready;
+      }
+      control = await startControl({
+        socket: socketPath(stateDir, 'control.sock'),
+        routes: { '/v1/machines': machineRoutes(machines) },
+        sockets: { [SHELL_PATH]: shellSocket(new Visits({ machines, servers })) },
+        log,
+      });
+    },
+    prepare: async () => {
+      try {
+        await machines.prepare(wanted);
+      } catch (error) {
+        if (!(error instanceof MachineError)) throw error;
+        log.error(`${error.message}${error.detail ? `\n${error.detail}` : ''}`);
+      }
+    },
+    stop: async () => {
+      await control?.close();
+      await agent?.stop();
+    },
+  };
+}
+
+/** Keys of the machines that these servers run in. */
+function preparedMachines(servers: readonly ServerDefinition[], names: readonly string[] | undefined): Set<string> {
+  const prepared = names === undefined ? servers : servers.filter(({ name }) => names.includes(name));
+  return new Set(prepared.map(({ machine }) => machine));
+}
+
+async function chooseAccelerator(driver: QemuDriver, cacheDir: string, log: Log): Promise<'kvm' | 'tcg'> {
+  const image = await ensureMachineImage(cacheDir, (text) => log.info(text));
+  const { accelerator, reason } = await driver.accelerator(image);
+  if (accelerator === 'tcg') log.warn(`KVM does not work here, machines are emulated and slow: ${reason}`);
+  else log.info('machines run on KVM');
+  return accelerator;
+}
+
+function agentAddress(config: Config, stateDir: string) {
+  const { listen } = config.origin;
+  if (listen === undefined) {
+    const socket = socketPath(stateDir, 'origin.sock');
+    return { address: `unix:${socket}`, where: { socket } };
+  }
+  const at = listen.lastIndexOf(':');
+  return {
+    address: listen,
+    where: { host: listen.slice(0, at).replace(/^\[|\]$/g, ''), port: Number(listen.slice(at + 1)) },
+  };
+}
