@@ -49,6 +49,11 @@ export const COMMANDS: Readonly<Record<string, Entry>> = {
     summary: "change the edge's key without losing its origins",
     load: () => import('./keys.ts'),
   },
+  logs: {
+    call: 'logs <server>',
+    summary: 'show, search or follow what a server wrote to stderr',
+    load: () => import('./logs.ts'),
+  },
   machines: {
     call: 'machines',
     summary: 'list the machines of the router that runs here, with their states',

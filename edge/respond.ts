@@ -21,6 +21,8 @@ export function headersOf(error: MoorageError): Record<string, string> {
   if (error.code === 'authentication_required' || error.code === 'insufficient_scope') {
     return { 'www-authenticate': wwwAuthenticate(error.data) };
   }
+  const { retryAfterMs } = error.data;
+  if (typeof retryAfterMs === 'number') return { 'retry-after': String(Math.ceil(retryAfterMs / 1000)) };
   if (error.code === 'rate_limited') return { 'retry-after': String(error.data.retryAfterS) };
   return {};
 }
@@ -39,7 +41,7 @@ export function respondError(thrown: unknown, id: RequestId | null = null): Resp
   const known = id ?? (typeof readId === 'string' || typeof readId === 'number' ? readId : null);
   const body = failure(known, new MoorageError(error.code, error.message, data));
   const status = known !== null && isInBand(error.code) ? 200 : httpStatus(error.code);
-  return Response.json(body, { status, headers: headersOf(error) });
+  return Response.json(body, { status, headers: status === 200 ? {} : headersOf(error) });
 }
 
 /** The same as an `ErrorBody`, for programs of ours: administration and origins. */

@@ -28,6 +28,7 @@ const OBJECT = /^\s*\{/;
 
 export interface StdioChannelOptions {
   readonly server: string;
+  readonly machine: string;
   readonly process: ServerProcess;
   readonly log: Log;
 }
@@ -117,9 +118,9 @@ export class StdioChannel implements Channel {
   }
 
   #logGarbage(text: string): void {
-    const { log, server } = this.#options;
+    const { log, server, machine } = this.#options;
     if (++this.#garbage > MAX_LOGGED_GARBAGE) return;
-    log.server(server, `(stdout, not a JSON-RPC message) ${text.slice(0, 500)}`);
+    log.server(server, machine, `(stdout, not a JSON-RPC message) ${text.slice(0, 500)}`);
   }
 
   /** The id of a JSON-RPC answer stands near its start or its end; ours are plain numbers. */
@@ -134,12 +135,12 @@ export class StdioChannel implements Channel {
   }
 
   #logStderr(): void {
-    const { process, log, server } = this.#options;
+    const { process, log, server, machine } = this.#options;
     const splitter = new LineSplitter(MAX_STDERR_LINE_BYTES);
     process.stderr.on('data', (chunk: Buffer) => {
       for (const line of splitter.push(chunk)) {
         const text = line.type === 'line' ? line.text : `${line.head}… (${line.bytes} bytes)`;
-        log.server(server, text);
+        log.server(server, machine, text);
         this.#stderrTail = [...this.#stderrTail, text].slice(-STDERR_TAIL_LINES);
       }
     });
@@ -148,7 +149,8 @@ export class StdioChannel implements Channel {
   #close(exit: ProcessExit): ChannelEnd {
     this.#open = false;
     const how = exit.signal === null ? `exited with code ${exit.code}` : `was ended by ${exit.signal}`;
-    const { server, log } = this.#options;
+    const { server, machine, log } = this.#options;
+    log.server(server, machine, `(moorage) the process ${how}${this.#ending ? ', as it was asked to' : ''}`);
     if (!this.#ending) {
       const tail =
         this.#stderrTail.length > 0

@@ -152,7 +152,7 @@ export class Upstreams {
 
   #opener(definition: ProcessDefinition, machine: RunningMachine, process: ServerProcess): OpenChannel {
     const open: OpenChannel = (events) =>
-      new StdioChannel({ server: definition.name, process, log: this.#log }, events);
+      new StdioChannel({ server: definition.name, machine: definition.machine, process, log: this.#log }, events);
     if (machine.sleep === undefined) return open;
     const keeper: Keeper = {
       lease: async () => {

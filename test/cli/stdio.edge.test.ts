@@ -155,7 +155,9 @@ describe('beside moorage up', () => {
     await expect(never).rejects.toThrow(/enough/);
     await vi.waitFor(
       () =>
-        expect(readFileSync(join(dir, 'state/logs/server-scripted.log'), 'utf8')).toContain('notifications/cancelled'),
+        expect(readFileSync(join(dir, 'state/logs/servers/scripted/scripted.log'), 'utf8')).toContain(
+          'notifications/cancelled',
+        ),
       { timeout: 10_000 },
     );
     expect(JSON.stringify((await client.callTool(act('echo', { value: 'still here' }))).content)).toContain('still');

@@ -86,7 +86,7 @@ describe.skipIf(!inject('guests'))('the whole path', () => {
     const session = await connect(moorage.url, 'scripted');
     await expect(session.text('do', act('crash', { code: 4 }))).rejects.toThrow(/exited with code 4/);
     expect(moorage.output()).toContain('last words');
-    expect(readFileSync(join(state, 'logs/server-scripted.log'), 'utf8')).toContain('last words');
+    expect(readFileSync(join(state, 'logs/servers/scripted/shared.log'), 'utf8')).toContain('last words');
     expect(await session.text('do', act('echo', { value: 'again' }))).toBe('again');
     await session.close();
     await expect(connect(moorage.url, 'broken')).rejects.toThrow(/"broken" ended while it was starting.*exit code 7/);
