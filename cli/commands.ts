@@ -64,6 +64,11 @@ export const COMMANDS: Readonly<Record<string, Entry>> = {
     summary: 'say whether a caller may use a tool, and which rule of "access" decides it',
     load: () => import('./policy.ts'),
   },
+  tools: {
+    call: 'tools diff|accept <server>',
+    summary: "show which of a server's tools are not as they were accepted, and accept them",
+    load: () => import('./tools.ts'),
+  },
   token: {
     call: 'token create|list|revoke',
     summary: 'make, list and revoke bearer tokens of the edge',

@@ -29,7 +29,7 @@ export interface Settings {
   readonly MOORAGE_ACCESS?: string;
   /** JSON: the `limits` block of the configuration, how much callers may ask for. Unset: as much as they like. */
   readonly MOORAGE_LIMITS?: string;
-  /** JSON: by server's name what its entry says of `output` and `maxResultBytes`. */
+  /** JSON: by server's name what its entry says of `output`, `maxResultBytes` and `pins`. */
   readonly MOORAGE_OUTPUT?: string;
 }
 

@@ -46,6 +46,8 @@ export const ERROR_CODES = {
   // What the policy keeps from the caller: the server, or one thing of a server that it may use.
   forbidden_server: refused(403),
   forbidden: failed(403),
+  // A tool is not what it was when its server was deployed, and nobody has accepted that.
+  tool_changed: failed(403),
   // More than the caller may ask for at the moment; `data` says when it may ask again.
   rate_limited: refused(429),
   authentication_required: refused(401),

@@ -100,7 +100,7 @@ function isMeant({ who }: AccessRule, principal: Principal): boolean {
       case 'sub':
         return principal.subject === value;
       case 'token':
-        return principal.subject === `token|${value}` && principal.credential.kind === 'token';
+        return principal.credential.kind === 'token' && principal.name === value;
       default: {
         const equals = value.indexOf('=');
         return hasClaim(principal.claims ?? {}, value.slice(0, equals), value.slice(equals + 1));

@@ -22,7 +22,7 @@ export interface Principal {
   readonly subject: string;
   /** Who vouches for the subject: a URL for OIDC, else the kind of credential. */
   readonly issuer: string;
-  /** For people; decides nothing. */
+  /** For people; decides nothing, but that rules of a policy may name a token by it (`token:<name>`). */
   readonly name?: string;
   readonly groups: readonly string[];
   /** As in `scopes.ts`. */

@@ -12,7 +12,9 @@ import { ADMINISTRATION } from '../auth/resource.ts';
 import type { Env } from '../env.ts';
 import { refuse } from '../respond.ts';
 import { origins } from './origins.ts';
+import { policy } from './policy.ts';
 import { tokens } from './tokens.ts';
+import { tools } from './tools.ts';
 
 /** What the routes of administration find in their context. */
 export interface Admin {
@@ -42,6 +44,8 @@ administration.get('/whoami', (context) => {
 
 administration.route('/tokens', tokens);
 administration.route('/origins', origins);
+administration.route('/tools', tools);
+administration.route('/policy', policy);
 
 administration.notFound((context: Context) =>
   refuse(new MoorageError('not_found', `Nothing is at ${context.req.path}.`)),

@@ -3,8 +3,8 @@
  *
  * Table `route(server TEXT PRIMARY KEY, origin TEXT, runtime TEXT, machine TEXT, deployment TEXT, discovery TEXT,
  * isolation TEXT)`: what each origin announced last; `discovery` is `DiscoverySetting` as JSON. It outlives the link, so a server stays known
- * (and named in errors) while its origin is away. Stored answers to discovery are `Copies`,
- * enrolled origins `EnrolledOrigins`, in the same database.
+ * (and named in errors) while its origin is away. Stored answers to discovery are `Copies`, enrolled origins
+ * `EnrolledOrigins`, definitions of tools `Pins`, in the same database.
  */
 import { DurableObject } from 'cloudflare:workers';
 import { edgeServers } from 'moorage:edge-servers';
@@ -16,12 +16,15 @@ import type { Kind, Question } from '../discovery/question.ts';
 import type { View } from '../discovery/view.ts';
 import { type Enrolled, EnrolledOrigins, type Invited } from '../enrolment/origins.ts';
 import { type Env, originsOf } from '../env.ts';
+import type { Definition } from '../pins/definition.ts';
+import { type Observed, Pins, type Standing } from '../pins/pins.ts';
 import { decideAnnouncement, type OriginRoute, type Refusal, type Route } from './route.ts';
 
 export class Directory extends DurableObject<Env> {
   readonly #sql: SqlStorage;
   readonly #copies: Copies;
   readonly #origins: EnrolledOrigins;
+  readonly #pins: Pins;
 
   constructor(state: DurableObjectState, env: Env) {
     super(state, env);
@@ -39,6 +42,7 @@ export class Directory extends DurableObject<Env> {
       this.#sql.exec(`ALTER TABLE route ADD COLUMN ${column} TEXT NOT NULL DEFAULT '${value}'`);
     }
     this.#copies = new Copies(this.#sql);
+    this.#pins = new Pins(this.#sql);
     this.#origins = new EnrolledOrigins(this.#sql);
   }
 
@@ -155,6 +159,31 @@ export class Directory extends DurableObject<Env> {
       ('readOnlyHint' in annotations && annotations.readOnlyHint === true) ||
       ('idempotentHint' in annotations && annotations.idempotentHint === true)
     );
+  }
+
+  /** Takes a page of a server's list of tools. @returns those that are not as they were accepted. */
+  observeTools(server: string, tools: readonly Definition[], isLast: boolean): Observed[] {
+    const route = this.#routeOf(server);
+    return route ? this.#pins.observe(server, route.deployment, tools, isLast, Date.now()) : [];
+  }
+
+  /** Whether a tool is as it was accepted. The edge's own servers change with the edge alone: nothing of them is pinned. */
+  toolStanding(server: string, name: string): Standing {
+    const route = this.#routeOf(server);
+    return route ? this.#pins.standing(server, route.deployment, name) : 'unpinned';
+  }
+
+  /** Null where nothing was listed yet; undefined where there is no such server at an origin. */
+  toolDifferences(server: string): ReturnType<Pins['differences']> | undefined {
+    const route = this.#routeOf(server);
+    return route && this.#pins.differences(server, route.deployment);
+  }
+
+  /** Accepts tools as they are seen, by name and the digest that their owner saw. @returns the names of those accepted. */
+  acceptTools(server: string, seen: readonly { readonly name: string; readonly digest: string }[]): string[] {
+    const route = this.#routeOf(server);
+    const digests = new Map(seen.map(({ name, digest }) => [name, digest]));
+    return route ? this.#pins.accept(server, route.deployment, digests) : [];
   }
 
   #routeOf(server: string): OriginRoute | undefined {

@@ -10,7 +10,9 @@ import type { JsonRpcResponse } from '../../shared/jsonrpc.ts';
 import { LISTS_HEADER, MAX_MESSAGE_BYTES, WAKE_HEADER } from '../../shared/origin-api.ts';
 import { directoryOf } from '../directory/object.ts';
 import type { Env } from '../env.ts';
+import { outputOf } from '../guard/settings.ts';
 import { postMessage } from '../origin/client.ts';
+import { observed } from '../pins/pinning.ts';
 import { readBounded } from '../read-message.ts';
 import { isAnswer, messageOf, SseScanner } from '../sse.ts';
 import { answerOf, type ListedPage } from './copies.ts';
@@ -31,6 +33,11 @@ export async function reconcile(env: Env, view: View, kind: Kind, reach: Reach, 
   const late = new Promise<null>((resolve) => setTimeout(() => resolve(null), WITHIN_MS));
   const listed = await Promise.race([listedNow(env, kind, reach).catch(() => null), late]);
   try {
+    if (kind === 'tools' && (outputOf(env, view.server).pins ?? 'off') !== 'off') {
+      for (const { text, refused } of listed?.pages ?? []) {
+        if (!refused) await observed(env, view.server, JSON.parse(text));
+      }
+    }
     await directoryOf(env).reconcile(view, kind, listed, at);
   } catch (thrown) {
     // The doubt stands, and ends the copies by itself.

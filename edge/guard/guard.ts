@@ -13,12 +13,13 @@ import { coversServer } from '../../shared/scopes.ts';
 import type { Env } from '../env.ts';
 import { limited } from '../limits/limit.ts';
 import type { Exchange } from '../mcp.ts';
+import { checkPin, pinning } from '../pins/pinning.ts';
 import { unknownServer } from '../session/refusals.ts';
 import { bounded } from './bounded.ts';
 import { cleaning } from './clean-message.ts';
 import { type Rewriting, rewritten } from './rewrite.ts';
 import { accessOf, outputOf } from './settings.ts';
-import { showing } from './shown.ts';
+import { privately, showing } from './shown.ts';
 import { usesOf } from './uses.ts';
 
 type Guarded = Pick<Exchange, 'env' | 'server' | 'principal'>;
@@ -32,7 +33,8 @@ export async function guarded(
 ): Promise<Response> {
   return await limited(exchange, message, async () => {
     for (const use of usesOf(exchange.server, message)) check(exchange, use);
-    return await shown(exchange, serve, isRequest(message) ? message.method : undefined);
+    const warning = await checkPin(exchange, message);
+    return await shown(exchange, serve, isRequest(message) ? message.method : undefined, warning);
   });
 }
 
@@ -76,23 +78,33 @@ function check(exchange: Guarded, use: Use): void {
   );
 }
 
-async function shown(exchange: Guarded, serve: () => Promise<Response>, method: string | undefined): Promise<Response> {
+async function shown(
+  exchange: Guarded,
+  serve: () => Promise<Response>,
+  method: string | undefined,
+  warning?: Rewriting,
+): Promise<Response> {
   let response: Response;
   try {
     response = await serve();
   } catch (thrown) {
     throw withoutHidden(exchange, thrown);
   }
-  return await rewritten(response, rewritingsOf(exchange, method));
+  return await rewritten(response, [...rewritingsOf(exchange, method), ...(warning ? [warning] : [])]);
 }
 
+/** Whether an answer may be a list of tools: of a stream that is taken up again nobody knows. */
+const mayList = (method: string | undefined): boolean => method === undefined || method === 'tools/list';
+
 function rewritingsOf({ env, principal, server }: Guarded, method: string | undefined): Rewriting[] {
-  const { output = 'off', maxResultBytes } = outputOf(env, server);
+  const { output = 'off', maxResultBytes, pins = 'off' } = outputOf(env, server);
   const access = accessOf(env);
   const restricted = access !== undefined && !isUnrestricted(access, principal, server);
   return [
     ...(maxResultBytes === undefined ? [] : [bounded(maxResultBytes)]),
+    ...(pins === 'off' || !mayList(method) ? [] : [pinning(env, server, pins)]),
     ...(restricted ? [showing(access, principal, server, method)] : []),
+    ...(access === undefined ? [] : [privately]),
     ...(output === 'off' ? [] : [cleaning(output)]),
   ];
 }

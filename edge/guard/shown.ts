@@ -8,6 +8,18 @@ import type { Principal } from '../../shared/principal.ts';
 import { isRecord } from '../../shared/rev-2026-07-28.ts';
 import type { Rewriting } from './rewrite.ts';
 
+/**
+ * Where callers see different things, what one may keep is not for others: a cache in front of the router that shares what is
+ * public would show them (2026-07-28, "Caching").
+ */
+export const privately: Rewriting = {
+  concerns: (text) => text.includes('"cacheScope"'),
+  rewrite: (message) =>
+    'result' in message && message.result.cacheScope === 'public'
+      ? { ...message, result: { ...message.result, cacheScope: 'private' } }
+      : message,
+};
+
 /** Where lists stand in results, and what names an entry (2025-11-25 and 2026-07-28, "List…Result"). */
 const LISTS = [
   { key: 'tools', kind: 'tool', id: 'name' },

@@ -20,8 +20,10 @@ export const output = {
   output: z.enum(['strip', 'mark', 'off']).optional(),
   /** The largest result that is passed on. */
   maxResultBytes: bytes.optional(),
+  /** What becomes of tools whose definition changes at run time: nothing, a warning, or they are held back. */
+  pins: z.enum(['off', 'warn', 'hold']).optional(),
 };
-const OPTIONS = ['output', 'maxResultBytes'] as const satisfies readonly (keyof typeof output)[];
+const OPTIONS = ['output', 'maxResultBytes', 'pins'] as const satisfies readonly (keyof typeof output)[];
 
 /** As the edge is told it. */
 export const outputSetting = z.strictObject(output);

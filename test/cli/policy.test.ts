@@ -1,7 +1,8 @@
 import { expect, test } from 'vitest';
 import { explained } from '../../cli/policy.ts';
 import { parseConfigObject } from '../../shared/config.ts';
-import { decide } from '../../shared/policy.ts';
+import type { ExplainAnswer } from '../../shared/explain.ts';
+import { decide, type Use } from '../../shared/policy.ts';
 import { ANONYMOUS } from '../../shared/principal.ts';
 
 test('a decision is told with the rule that made it, and what kept the others from applying', () => {
@@ -13,8 +14,11 @@ test('a decision is told with the rule that made it, and what kept the others fr
       { who: 'group:ops', tools: ['query'] },
     ],
   });
-  const say = (name: string) =>
-    explained(decide(access, ANONYMOUS, { kind: 'tool', server: 'notes', name }), access).split('\n');
+  const answer = (use: Use): ExplainAnswer => {
+    const { allow, trace } = decide(access, ANONYMOUS, use);
+    return { decision: { allow, trace: [...trace] }, access: access ? [...access] : null };
+  };
+  const say = (name: string) => explained(answer({ kind: 'tool', server: 'notes', name })).split('\n');
   expect(say('delete_page')).toEqual([
     'refused: access.1 denies it, and a rule that denies wins.',
     '',
@@ -25,7 +29,6 @@ test('a decision is told with the rule that made it, and what kept the others fr
     '',
   ]);
   expect(say('query')[0]).toBe('allowed: access.0 allows it, and no rule denies it.');
-  expect(explained(decide(undefined, ANONYMOUS, { kind: 'server', server: 'x' }), undefined)).toMatch(
-    /^allowed: .*no "access"/,
-  );
+  const none = { decision: { allow: true, trace: [] }, access: null };
+  expect(explained(none)).toMatch(/^allowed: there is no "access"/);
 });

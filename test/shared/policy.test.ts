@@ -17,7 +17,8 @@ const ALICE: Principal = {
 };
 const BOT: Principal = {
   ...ANONYMOUS,
-  subject: 'token|nightly',
+  subject: 'token|bot',
+  name: 'nightly',
   credential: { kind: 'token', id: 't1' },
 };
 
@@ -44,7 +45,7 @@ describe('who is meant', () => {
     ['token:nightly', BOT, true],
     ['token:t1', BOT, false],
     // A name that is no token's proves nothing.
-    ['token:nightly', { ...ALICE, subject: 'token|nightly' }, false],
+    ['token:nightly', { ...BOT, name: 'daily', subject: 'token|nightly' }, false],
     ['token:nightly', { ...ALICE, name: 'nightly' }, false],
     ['claim:dept=sales', ALICE, true],
     ['claim:dept=sale', ALICE, false],
@@ -151,7 +152,7 @@ const word = fc.constantFrom('a', 'b', 'ab', '*', 'a*', '*b', 'x');
 const globs = fc.array(word, { minLength: 1, maxLength: 3 });
 const anyRule = fc.record(
   {
-    who: fc.constantFrom('*', 'group:eng', 'group:none', 'sub:token|nightly'),
+    who: fc.constantFrom('*', 'group:eng', 'group:none', 'sub:token|bot'),
     servers: globs,
     tools: globs,
     prompts: globs,
