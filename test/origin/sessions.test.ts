@@ -40,7 +40,7 @@ beforeEach(() => {
     info: () => undefined,
     warn: (text) => void warnings.push(text),
     error: (text) => void warnings.push(text),
-    server: (_name, line) => void stderr.push(line),
+    server: (_name, _machine, line) => void stderr.push(line),
     machine: () => undefined,
   };
   const host: ServerHost = {

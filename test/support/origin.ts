@@ -74,7 +74,7 @@ export async function startOrigin(mcpServers: Record<string, object>): Promise<O
     info: note,
     warn: note,
     error: note,
-    server: (name, line) => note(`[${name}] ${line}`),
+    server: (name, _machine, line) => note(`[${name}] ${line}`),
     machine: (key, line) => note(`[machine ${key}] ${line}`),
   };
   const machines = new Machines({
