@@ -74,4 +74,9 @@ export const COMMANDS: Readonly<Record<string, Entry>> = {
     summary: 'make, list and revoke bearer tokens of the edge',
     load: () => import('./token.ts'),
   },
+  secret: {
+    call: 'secret set|rm|list|rotate',
+    summary: 'keep values that servers need out of the configuration',
+    load: () => import('./secret.ts'),
+  },
 };

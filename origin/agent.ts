@@ -28,6 +28,7 @@ import type { Log } from './log.ts';
 import type { Machines, Sleepers } from './machines.ts';
 import { PinnedKeys } from './pinned-keys.ts';
 import { Replays } from './replays.ts';
+import type { Secrets } from './secrets/secrets.ts';
 import { discoveryOf, isHttpDefinition, type ServerDefinition } from './server.ts';
 
 /** Where the agent listens: a Unix socket (the default everywhere) or loopback TCP. */
@@ -46,6 +47,8 @@ export interface AgentOptions {
   readonly version: string;
   readonly servers: readonly ServerDefinition[];
   readonly machines: Machines;
+  /** What servers get that the configuration only names. */
+  readonly secrets: Secrets;
   /** File of the agent's own in which streams are kept that clients may resume. */
   readonly journalPath: string;
   readonly log: Log;
@@ -54,6 +57,8 @@ export interface AgentOptions {
 export interface RunningAgent {
   /** Resolves when the edge knows this origin's servers. */
   readonly ready: Promise<void>;
+  /** Ends the processes of servers and the connections to them, so that the next use starts new ones. @returns how many. */
+  restart(which: (definition: ServerDefinition) => boolean): Promise<number>;
   /** Stops taking requests, hibernates the machines that can sleep, ends everything else. */
   stop(): Promise<void>;
 }
@@ -65,6 +70,8 @@ export interface OriginParts {
   readonly lanes: Lanes;
   /** What becomes of the processes of machines that sleep. */
   readonly sleepers: Sleepers;
+  /** As in `RunningAgent`. */
+  restart(which: (definition: ServerDefinition) => boolean): Promise<number>;
   close(): Promise<void>;
 }
 
@@ -72,6 +79,8 @@ export function originParts(options: {
   readonly host: ServerHost;
   /** By their names. */
   readonly servers: ReadonlyMap<string, ServerDefinition>;
+  /** As in `AgentOptions`. */
+  readonly secrets: Secrets;
   /** As in `AgentOptions`. */
   readonly journalPath: string;
   readonly log: Log;
@@ -104,7 +113,8 @@ export function originParts(options: {
     carry: (machine) => upstreams.carry(machine),
     adopt: (found) => takeOver({ upstreams, sessions, peers }, options.servers, found),
   };
-  return { sessions, lanes, journal, sleepers, close };
+  const restart = (which: (definition: ServerDefinition) => boolean) => upstreams.restart(which);
+  return { sessions, lanes, journal, sleepers, restart, close };
 }
 
 /** Calls in flight get this long to finish when the agent stops, in milliseconds. */
@@ -112,13 +122,14 @@ const STOP_GRACE_MS = 5_000;
 
 /** Starts an agent. @throws Error when another agent listens at the same place. */
 export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
-  const { log, machines } = options;
+  const { log, machines, secrets } = options;
   await refuseSecond(options.listen);
   let link: Link | undefined;
   const servers = new Map(options.servers.map((definition) => [definition.name, definition]));
   const parts = originParts({
     host: machines,
     servers,
+    secrets,
     journalPath: options.journalPath,
     log,
     unasked: (to, message, starting) => link?.publish(to, message, starting),
@@ -166,6 +177,7 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
   });
   return {
     ready: link.ready,
+    restart: parts.restart,
     stop: async () => {
       const closed = new Promise<void>((resolve) => server.close(() => resolve()));
       const late = new Promise<void>((resolve) => setTimeout(resolve, STOP_GRACE_MS).unref());

@@ -128,8 +128,13 @@ export class Machines implements ServerHost {
     this.#supervisor.whenAwake(definition.machine, act);
   }
 
-  async start(server: ProcessDefinition, machine: RunningMachine): Promise<ServerProcess> {
-    return await machine.spawn(await this.#processSpec(server));
+  async start(
+    server: ProcessDefinition,
+    machine: RunningMachine,
+    env: Readonly<Record<string, string>>,
+  ): Promise<ServerProcess> {
+    const spec = await this.#processSpec(server);
+    return await machine.spawn({ ...spec, env: { ...spec.env, ...env } });
   }
 
   /** All machines, for people. */

@@ -6,11 +6,14 @@ import { join } from 'node:path';
 import { type AgentOptions, type RunningAgent, startAgent } from '../origin/agent.ts';
 import { type Control, startControl } from '../origin/control/control.ts';
 import { machineRoutes } from '../origin/control/machines.ts';
+import { secretRoutes } from '../origin/control/secrets.ts';
 import { shellSocket } from '../origin/control/shell.ts';
 import { defaultCacheDir } from '../origin/images/cache.ts';
 import { ensureMachineImage } from '../origin/images/machine-image.ts';
 import type { Log } from '../origin/log.ts';
 import { Machines } from '../origin/machines.ts';
+import { Secrets } from '../origin/secrets/secrets.ts';
+import { SecretStore } from '../origin/secrets/store.ts';
 import { machineDefinitions, memoryBudgetMiB, type ServerDefinition, serverDefinitions } from '../origin/server.ts';
 import { SHELL_PATH } from '../origin/shell/protocol.ts';
 import { Visits } from '../origin/shell/visits.ts';
@@ -47,7 +50,10 @@ export interface OriginHalf {
 
 /** @throws RouterError when this host cannot isolate machines and `fallback` refuses that; MachineError. */
 export async function originHalf(configured: Config, options: OriginHalfOptions): Promise<OriginHalf> {
-  const { stateDir, configDir, log } = options;
+  const { stateDir, configDir } = options;
+  const store = new SecretStore(stateDir);
+  const secrets = new Secrets(store);
+  const log = secrets.keptOutOf(options.log);
   const { config, isolation } = await settleIsolation(configured, options.fallback ?? 'refuse', log);
   const servers = serverDefinitions(config);
   const definitions = machineDefinitions(servers);
@@ -68,6 +74,7 @@ export async function originHalf(configured: Config, options: OriginHalfOptions)
     accelerator,
     address: listen.address,
     start: async (edge) => {
+      for (const problem of secrets.problems(servers)) log.warn(problem);
       if (servers.length > 0) {
         agent = await startAgent({
           ...edge,
@@ -75,6 +82,7 @@ export async function originHalf(configured: Config, options: OriginHalfOptions)
           version: VERSION,
           servers,
           machines,
+          secrets,
           journalPath: join(stateDir, 'streams.db'),
           log,
         });
@@ -82,7 +90,10 @@ export async function originHalf(configured: Config, options: OriginHalfOptions)
       }
       control = await startControl({
         socket: socketPath(stateDir, 'control.sock'),
-        routes: { '/v1/machines': machineRoutes(machines) },
+        routes: {
+          '/v1/machines': machineRoutes(machines),
+          '/v1/secrets': secretRoutes({ store, restart: async (which) => (await agent?.restart(which)) ?? 0 }),
+        },
         sockets: { [SHELL_PATH]: shellSocket(new Visits({ machines, servers })) },
         log,
       });
@@ -98,6 +109,7 @@ export async function originHalf(configured: Config, options: OriginHalfOptions)
     stop: async () => {
       await control?.close();
       await agent?.stop();
+      store.close();
     },
   };
 }

@@ -12,6 +12,7 @@
  * | `streams.db` | the agent's journal: streams that clients may resume |
  * | `machines/<key>/` | one folder a machine: its disk, and its image while it sleeps |
  * | `control.sock` | where the router that uses the folder takes its owner's commands |
+ * | `secrets.db`, `secrets.key` | values that servers need (sealed), and the key; 0600 |
  * | `logs/` | the owner's log |
  */
 import { createHash, randomBytes } from 'node:crypto';

@@ -15,6 +15,7 @@ import { type Isolation, isolation } from './config/isolation.ts';
 import { LIMIT_NAMES, limits, memoryBudget } from './config/limits.ts';
 import { output } from './config/output.ts';
 import { type CallerLimits, callerLimits } from './config/quotas.ts';
+import { areReferencesWhole, secrets } from './config/secrets.ts';
 
 /** First path segments that are ours; a server cannot have such a name. */
 export const RESERVED_NAMES: readonly string[] = [
@@ -126,6 +127,8 @@ const machineEntry = z.strictObject({
   limits: limits.default({}),
   /** What it may connect to: nothing, without it. */
   egress: egress.optional(),
+  /** Names of what it gets from the origin's store, each in a variable of its environment. */
+  secrets: secrets.optional(),
   ...discovery,
   sleep: sleep.optional(),
   ...output,
@@ -139,6 +142,12 @@ const machineServer = machineEntry
   .refine(({ runtime, image }) => runtime === 'vm' || !isOciImage(image), {
     path: ['image'],
     error: 'a container image runs in a microVM: leave out "runtime"',
+  })
+  .superRefine(({ env, secrets = [] }, context) => {
+    for (const [at, { env: name }] of secrets.entries()) {
+      if (Object.hasOwn(env, name))
+        context.addIssue({ code: 'custom', path: ['secrets', at], message: `"env" sets ${name} already` });
+    }
   });
 
 const TRANSPORTS = {
@@ -159,14 +168,17 @@ const httpServer = z
     url: z
       .url({ protocol: /^https?$/, error: 'write an address such as "http://127.0.0.1:3000/mcp"' })
       .refine((url) => !hasCredentials(url), 'put credentials into "headers", not into the address'),
-    /** Sent with every request. Values may be secrets: they stay at the origin. */
+    /** Sent with every request. Values may hold `${secret:NAME}`; they stay at the origin. */
     headers: z
       .record(
         z
           .string()
           .regex(/^[A-Za-z0-9!#$%&'*+.^_`|~-]+$/, 'this is not a name of an HTTP header')
           .refine((name) => !OWN_HEADERS.has(name.toLowerCase()), 'the router sets this header itself'),
-        z.string().regex(/^[\x20-\x7e\t]*$/, 'an HTTP header holds visible ASCII characters only'),
+        z
+          .string()
+          .regex(/^[\x20-\x7e\t]*$/, 'an HTTP header holds visible ASCII characters only')
+          .refine(areReferencesWhole, `write a reference to a secret as "\${secret:NAME}"`),
       )
       .default({}),
     transport: transport.optional(),

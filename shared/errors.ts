@@ -62,6 +62,8 @@ export const ERROR_CODES = {
   edge_away: failed(503),
   issuer_away: refused(503),
   machine_failed: failed(503),
+  secret_missing: failed(503),
+  secrets_unusable: failed(503),
   server_failed: failed(502),
   outcome_unknown: failed(502),
   // The call was carried out, and its result is larger than its server may send.

@@ -30,6 +30,9 @@ export function parseExactly(text: string): unknown {
   return plain ? JSON.parse(text) : JSON.parse(text, exactly);
 }
 
+/** Whether a value is a number that is kept as its text. */
+export const isExactNumber = (value: unknown): boolean => isRawJSON?.(value) ?? false;
+
 /** A value that calculations take: what is kept as text becomes the nearest number. */
 export const roundedOf = (value: unknown): unknown => (isRawJSON?.(value) ? Number(value.rawJSON) : value);
 

@@ -11,6 +11,7 @@ import { parseExactly } from '../../shared/exact-json.ts';
 import { idOfBadAnswer, type JsonRpcMessage, parseJson, parseMessage } from '../../shared/jsonrpc.ts';
 import { MAX_MESSAGE_BYTES } from '../../shared/origin-api.ts';
 import type { Log } from '../log.ts';
+import type { Redactor } from '../secrets/redact.ts';
 import type { ProcessExit, ServerProcess } from '../vm/driver.ts';
 import { badAnswer, type Channel, type ChannelEnd, type ChannelEvents } from './channel.ts';
 import { type Line, LineSplitter } from './lines.ts';
@@ -31,6 +32,8 @@ export interface StdioChannelOptions {
   readonly machine: string;
   readonly process: ServerProcess;
   readonly log: Log;
+  /** Of what the process was given. Messages are passed on as they come: their owner redacts them. */
+  readonly redactor: Redactor;
 }
 
 export class StdioChannel implements Channel {
@@ -118,9 +121,9 @@ export class StdioChannel implements Channel {
   }
 
   #logGarbage(text: string): void {
-    const { log, server, machine } = this.#options;
+    const { log, server, machine, redactor } = this.#options;
     if (++this.#garbage > MAX_LOGGED_GARBAGE) return;
-    log.server(server, machine, `(stdout, not a JSON-RPC message) ${text.slice(0, 500)}`);
+    log.server(server, machine, `(stdout, not a JSON-RPC message) ${redactor.cut(text.slice(0, 500))}`);
   }
 
   /** The id of a JSON-RPC answer stands near its start or its end; ours are plain numbers. */
@@ -135,11 +138,12 @@ export class StdioChannel implements Channel {
   }
 
   #logStderr(): void {
-    const { process, log, server, machine } = this.#options;
+    const { process, log, server, machine, redactor } = this.#options;
     const splitter = new LineSplitter(MAX_STDERR_LINE_BYTES);
     process.stderr.on('data', (chunk: Buffer) => {
       for (const line of splitter.push(chunk)) {
-        const text = line.type === 'line' ? line.text : `${line.head}… (${line.bytes} bytes)`;
+        const text =
+          line.type === 'line' ? redactor.text(line.text) : `${redactor.cut(line.head)}… (${line.bytes} bytes)`;
         log.server(server, machine, text);
         this.#stderrTail = [...this.#stderrTail, text].slice(-STDERR_TAIL_LINES);
       }

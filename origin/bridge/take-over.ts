@@ -1,7 +1,7 @@
 /**
  * Owns what becomes of the processes of a machine that slept through a restart of the agent: each goes back to whoever
  * had it, sessions and lanes included, and goes on without a new `initialize`. A process whose server is configured
- * otherwise by now, or that nobody knows, is ended as soon as the machine wakes.
+ * otherwise by now, whose secrets have changed, or that nobody knows, is ended as soon as the machine wakes.
  */
 import { isRecord } from '../../shared/rev-2026-07-28.ts';
 import { type Place, placedAt } from '../places.ts';
@@ -39,7 +39,8 @@ export function takeOver(
     const known = definitions.get(carried.server);
     const definition = known && place ? placedAt(known, place) : known;
     const process = processes.get(carried.stream);
-    if (!process || definition?.deployment !== carried.deployment || !isProcessDefinition(definition)) continue;
+    if (!process || !definition || !isProcessDefinition(definition)) continue;
+    if (!upstreams.isCurrent(carried, definition)) continue;
     const connect = (kind: PeerKind): Peer => upstreams.adopt(definition, kind, machine, process);
     if (!sessions.adopt(definition, carried.peer, connect) && !peers.adopt(definition, carried.peer, connect)) continue;
     processes.delete(carried.stream);

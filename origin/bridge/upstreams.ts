@@ -6,11 +6,13 @@
  */
 import { MoorageError } from '../../shared/errors.ts';
 import type { Log } from '../log.ts';
+import type { Redactor } from '../secrets/redact.ts';
+import type { Given, Secrets } from '../secrets/secrets.ts';
 import { isHttpDefinition, isProcessDefinition, type ProcessDefinition, type ServerDefinition } from '../server.ts';
 import type { Lease } from '../supervisor/supervisor.ts';
 import type { RunningMachine, ServerProcess } from '../vm/driver.ts';
 import { MachineError } from '../vm/error.ts';
-import type { OpenChannel } from './channel.ts';
+import type { ChannelEvents, OpenChannel } from './channel.ts';
 import type { Correlates } from './correlate.ts';
 import { HttpChannel } from './http-channel.ts';
 import { Peer, type PeerOptions } from './peer.ts';
@@ -25,8 +27,12 @@ export interface ServerHost {
   leaseNow(definition: ProcessDefinition, machine: RunningMachine): Lease | undefined;
   /** Calls `act` once when the machine runs the next time. */
   whenAwake(definition: ProcessDefinition, act: () => void): void;
-  /** @throws MachineError when the process cannot be started. */
-  start(definition: ProcessDefinition, machine: RunningMachine): Promise<ServerProcess>;
+  /** `env` adds to what the configuration gives it. @throws MachineError when the process cannot be started. */
+  start(
+    definition: ProcessDefinition,
+    machine: RunningMachine,
+    env: Readonly<Record<string, string>>,
+  ): Promise<ServerProcess>;
 }
 
 /** What the caller decides about a new peer. */
@@ -44,6 +50,8 @@ export interface Carried {
   readonly server: string;
   readonly deployment: string;
   readonly stream: number;
+  /** Names the values of the secrets that it was given (`Given.revision`). */
+  readonly secrets: string;
   /** As `PeerKind.carry` gave it. */
   readonly peer: unknown;
 }
@@ -52,6 +60,7 @@ interface Running {
   readonly definition: ServerDefinition;
   /** Of a process in a machine that sleeps. */
   readonly stream: number | undefined;
+  readonly secrets: string;
   carry: ((peer: Peer) => unknown) | undefined;
   lastUsed: number;
 }
@@ -60,6 +69,7 @@ interface Prepared {
   readonly open: OpenChannel;
   readonly sync: () => Promise<void>;
   readonly stream?: number | undefined;
+  readonly secrets: string;
 }
 
 /** Server processes in one machine, or connections to one server, at most. */
@@ -68,18 +78,20 @@ const MAX_PROCESSES = 64;
 export class Upstreams {
   readonly #host: ServerHost;
   readonly #log: Log;
+  readonly #secrets: Secrets;
   readonly #now: () => number;
   readonly #running = new Map<Peer, Running>();
 
-  constructor(options: { host: ServerHost; log: Log; now?: () => number }) {
+  constructor(options: { host: ServerHost; secrets: Secrets; log: Log; now?: () => number }) {
     this.#host = options.host;
+    this.#secrets = options.secrets;
     this.#log = options.log;
     this.#now = options.now ?? Date.now;
   }
 
   /**
    * A fresh channel to a server, with nothing said on it yet.
-   * @throws MoorageError `machine_failed`, `server_failed`, `overloaded`.
+   * @throws MoorageError `machine_failed`, `server_failed`, `overloaded`, `secret_missing`, `secrets_unusable`.
    */
   async connect(definition: ServerDefinition, kind: PeerKind): Promise<Peer> {
     return this.#add(definition, kind, await this.#prepare(definition));
@@ -88,8 +100,29 @@ export class Upstreams {
   /** The peer of a process that sleeps in a machine which was recalled. */
   adopt(definition: ProcessDefinition, kind: PeerKind, machine: RunningMachine, process: ServerProcess): Peer {
     const { stream } = process;
-    const open = this.#opener(definition, machine, process);
-    return this.#add(definition, kind, { open, sync: () => this.#sync(definition, machine), stream });
+    const { redactor, revision: secrets } = this.#secrets.given(definition);
+    const open = this.#opener(definition, machine, process, redactor);
+    return this.#add(definition, kind, { open, sync: () => this.#sync(definition, machine), stream, secrets });
+  }
+
+  /** Whether a process that sleeps is what would be started today, with the same secrets. */
+  isCurrent(carried: Carried, definition: ServerDefinition): boolean {
+    return carried.deployment === definition.deployment && carried.secrets === this.#secrets.revisionOf(definition);
+  }
+
+  /**
+   * Ends the channels to servers that `which` names, so that the next use opens new ones; calls in flight are lost. A
+   * process that sleeps is woken for it. @returns how many there were.
+   */
+  async restart(which: (definition: ServerDefinition) => boolean): Promise<number> {
+    const ending = [...this.#running].filter(([, { definition }]) => which(definition));
+    await Promise.all(
+      ending.map(async ([peer]) => {
+        if (peer.asleep) await peer.awake().catch(() => undefined);
+        await peer.end();
+      }),
+    );
+    return ending.length;
   }
 
   /** Says what is worth keeping of a peer that has become of use. */
@@ -100,9 +133,9 @@ export class Upstreams {
 
   /** What is to be kept with the image of a machine: its processes, and what their owners must know of them. */
   carry(machine: string): Carried[] {
-    return [...this.#running].flatMap(([peer, { definition, stream, carry }]) => {
+    return [...this.#running].flatMap(([peer, { definition, stream, secrets, carry }]) => {
       if (definition.machine !== machine || stream === undefined || carry === undefined) return [];
-      return [{ server: definition.name, deployment: definition.deployment, stream, peer: carry(peer) }];
+      return [{ server: definition.name, deployment: definition.deployment, stream, secrets, peer: carry(peer) }];
     });
   }
 
@@ -117,10 +150,10 @@ export class Upstreams {
     await Promise.all([...this.#running.keys()].map((peer) => peer.letGo()));
   }
 
-  #add(definition: ServerDefinition, kind: PeerKind, { open, sync, stream }: Prepared): Peer {
+  #add(definition: ServerDefinition, kind: PeerKind, { open, sync, stream, secrets }: Prepared): Peer {
     const { carry, ...options } = kind;
     const peer = new Peer({ ...options, server: definition.name, open, sync, log: this.#log });
-    this.#running.set(peer, { definition, stream, carry, lastUsed: this.#now() });
+    this.#running.set(peer, { definition, stream, secrets, carry, lastUsed: this.#now() });
     void peer.closed.then(() => this.#running.delete(peer));
     return peer;
   }
@@ -128,12 +161,16 @@ export class Upstreams {
   async #prepare(definition: ServerDefinition): Promise<Prepared> {
     const log = this.#log;
     const server = definition.name;
+    // Before a machine is booted for nothing.
+    const given = this.#secrets.given(definition);
+    const { headers, redactor, revision: secrets } = given;
     if (isHttpDefinition(definition)) {
       await this.#makeRoom(definition.machine);
-      const { url, headers, transport } = definition.entry;
+      const { url, transport } = definition.entry;
       return {
-        open: (events) => new HttpChannel({ server, url, headers, transport, log }, events),
+        open: (events) => new HttpChannel({ server, url, headers, transport, log }, redacted(events, redactor)),
         sync: () => Promise.resolve(),
+        secrets,
       };
     }
     if (!isProcessDefinition(definition)) throw new TypeError('A server is a process or an address.');
@@ -141,18 +178,26 @@ export class Upstreams {
     try {
       const { machine } = lease;
       await this.#makeRoom(definition.machine);
-      const process = await this.#start(definition, machine);
-      const open = this.#opener(definition, machine, process);
-      return { open, sync: () => this.#sync(definition, machine), stream: process.stream };
+      const process = await this.#start(definition, machine, given);
+      const open = this.#opener(definition, machine, process, redactor);
+      return { open, sync: () => this.#sync(definition, machine), stream: process.stream, secrets };
     } finally {
       // Whoever asked for the channel speaks on it at once: a machine does not fall asleep within a turn.
       lease.release();
     }
   }
 
-  #opener(definition: ProcessDefinition, machine: RunningMachine, process: ServerProcess): OpenChannel {
+  #opener(
+    definition: ProcessDefinition,
+    machine: RunningMachine,
+    process: ServerProcess,
+    redactor: Redactor,
+  ): OpenChannel {
     const open: OpenChannel = (events) =>
-      new StdioChannel({ server: definition.name, machine: definition.machine, process, log: this.#log }, events);
+      new StdioChannel(
+        { server: definition.name, machine: definition.machine, process, log: this.#log, redactor },
+        redacted(events, redactor),
+      );
     if (machine.sleep === undefined) return open;
     const keeper: Keeper = {
       lease: async () => {
@@ -177,9 +222,9 @@ export class Upstreams {
     }
   }
 
-  async #start(definition: ProcessDefinition, machine: RunningMachine): Promise<ServerProcess> {
+  async #start(definition: ProcessDefinition, machine: RunningMachine, { env }: Given): Promise<ServerProcess> {
     try {
-      return await this.#host.start(definition, machine);
+      return await this.#host.start(definition, machine, env);
     } catch (error) {
       if (!(error instanceof MachineError)) throw error;
       this.#log.warn(`server ${definition.name}: ${error.message}${error.detail ? `\n${error.detail}` : ''}`);
@@ -205,4 +250,13 @@ export class Upstreams {
     this.#log.info(`machine ${machine}: an idle server process was ended to make room`);
     await victim[0].end();
   }
+}
+
+/** Keeps what a server was given out of what it says. */
+function redacted(events: ChannelEvents, redactor: Redactor): ChannelEvents {
+  if (redactor.isEmpty) return events;
+  return {
+    message: (message, via) => events.message(redactor.message(message), via),
+    lost: (id, error) => events.lost(id, error),
+  };
 }

@@ -9,10 +9,12 @@ import { Sessions } from '../../origin/bridge/sessions.ts';
 import { type ServerHost, Upstreams } from '../../origin/bridge/upstreams.ts';
 import type { Log } from '../../origin/log.ts';
 import { processMachine } from '../../origin/process/driver.ts';
+import { Secrets } from '../../origin/secrets/secrets.ts';
 import type { ServerDefinition } from '../../origin/server.ts';
 import type { RunningMachine } from '../../origin/vm/driver.ts';
 import { MoorageError } from '../../shared/errors.ts';
 import type { JsonRpcMessage, JsonRpcRequest, JsonRpcResponse } from '../../shared/jsonrpc.ts';
+import { NO_SECRETS } from '../support/origin.ts';
 
 const SCRIPT = new URL('../support/scripted-server.mjs', import.meta.url).pathname;
 const ASKABLE = { sampling: {} };
@@ -49,7 +51,7 @@ beforeEach(() => {
     whenAwake: () => undefined,
     start: (_definition, running) => running.spawn({ argv: [process.execPath, SCRIPT, ...scriptArgs], env: {}, cwd }),
   };
-  upstreams = new Upstreams({ host, log });
+  upstreams = new Upstreams({ host, log, secrets: new Secrets(NO_SECRETS) });
   const eras = new Eras({ upstreams, log });
   const peers = new ModernPeers({ upstreams, eras });
   sessions = new Sessions({

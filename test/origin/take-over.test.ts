@@ -9,10 +9,11 @@ import { takeOver } from '../../origin/bridge/take-over.ts';
 import { type ServerHost, Upstreams } from '../../origin/bridge/upstreams.ts';
 import type { Log } from '../../origin/log.ts';
 import { processMachine } from '../../origin/process/driver.ts';
+import { Secrets } from '../../origin/secrets/secrets.ts';
 import type { ServerDefinition } from '../../origin/server.ts';
 import type { RunningMachine, ServerProcess } from '../../origin/vm/driver.ts';
 import type { JsonRpcMessage, JsonRpcRequest, JsonRpcResponse } from '../../shared/jsonrpc.ts';
-import { modern, textOf } from '../support/origin.ts';
+import { modern, NO_SECRETS, textOf } from '../support/origin.ts';
 
 const script = (name: string) => new URL(`../support/${name}.mjs`, import.meta.url).pathname;
 const quiet = () => undefined;
@@ -48,7 +49,7 @@ function agent() {
     whenAwake: () => undefined,
     start: ({ name }, running) => running.spawn({ argv: [process.execPath, script(name)], env: {}, cwd: tmpdir() }),
   };
-  const upstreams = new Upstreams({ host, log });
+  const upstreams = new Upstreams({ host, log, secrets: new Secrets(NO_SECRETS) });
   const eras = new Eras({ upstreams, log });
   const peers = new ModernPeers({ upstreams, eras });
   const sessions = new Sessions({ upstreams, eras, peers, unasked: (to) => void unasked.push(to) });

@@ -102,6 +102,21 @@ describe('moorage.jsonc', () => {
       withServers({ a: { command: 'x', egress: ['b.example:443', 'api.github.com'] } }),
       /^mcpServers\.a\.egress\.1: "api\.github\.com" names no port: write HOST:PORT/,
     ],
+    [
+      'a secret’s value in the place of its name',
+      withServers({ a: { command: 'x', secrets: ['ghp-0123'] } }),
+      /^mcpServers\.a\.secrets\.0: write the name of a secret such as "GITHUB_TOKEN"/,
+    ],
+    [
+      'a variable that is set twice',
+      withServers({ a: { command: 'x', env: { T: 'x' }, secrets: [{ env: 'T', secret: 'S' }] } }),
+      /^mcpServers\.a\.secrets\.0: "env" sets T already/,
+    ],
+    [
+      'two secrets in one variable',
+      withServers({ a: { command: 'x', secrets: ['T', { env: 'T', secret: 'S' }] } }),
+      /^mcpServers\.a\.secrets: two secrets would be in the same variable/,
+    ],
     ['no command', withServers({ a: { args: [] } }), /^mcpServers\.a\.command: /],
     [
       'a bad size',
@@ -287,6 +302,13 @@ describe('servers that are reached over HTTP', () => {
     expect(problems(value)).toHaveLength(1);
     expect(problems(value)[0]).toContain(where);
     expect(problems(value)[0]).not.toContain('secret');
+  });
+
+  test('a reference to a secret is whole', () => {
+    expect(problems({ url: 'http://h/', headers: { x: `Bearer \${secret:a b}` } })).toEqual([
+      `mcpServers.far.headers.x: write a reference to a secret as "\${secret:NAME}"`,
+    ]);
+    expect(problems({ url: 'http://h/', headers: { x: `\${secret:A}:\${secret:B} $\{other}` } })).toEqual([]);
   });
 
   test('a machine cannot have its key', () => {

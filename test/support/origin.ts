@@ -13,6 +13,8 @@ import { originApi } from '../../origin/api.ts';
 import type { Log } from '../../origin/log.ts';
 import { Machines } from '../../origin/machines.ts';
 import { Replays } from '../../origin/replays.ts';
+import { Secrets } from '../../origin/secrets/secrets.ts';
+import type { SecretStore } from '../../origin/secrets/store.ts';
 import { machineDefinitions, type ServerDefinition, serverDefinitions } from '../../origin/server.ts';
 import { isolationOf, parseConfig } from '../../shared/config.ts';
 import { type EdgeKeys, signGrant } from '../../shared/grant.ts';
@@ -63,20 +65,27 @@ export interface OriginUnderTest {
   close(): Promise<void>;
 }
 
-export async function startOrigin(mcpServers: Record<string, object>): Promise<OriginUnderTest> {
+/** A store without secrets. */
+export const NO_SECRETS: Pick<SecretStore, 'find'> = { find: () => undefined };
+
+export async function startOrigin(
+  mcpServers: Record<string, object>,
+  store: Pick<SecretStore, 'find'> = NO_SECRETS,
+): Promise<OriginUnderTest> {
   const dir = mkdtempSync(join(tmpdir(), 'moorage-origin-'));
   const config = parseConfig(JSON.stringify({ mcpServers }));
   const servers = serverDefinitions(config);
   const logged: string[] = [];
   const note = (text: string) => void logged.push(text);
-  const log: Log = {
+  const secrets = new Secrets(store);
+  const log: Log = secrets.keptOutOf({
     debug: note,
     info: note,
     warn: note,
     error: note,
     server: (name, _machine, line) => note(`[${name}] ${line}`),
     machine: (key, line) => note(`[machine ${key}] ${line}`),
-  };
+  });
   const machines = new Machines({
     definitions: machineDefinitions(servers),
     stateDir: dir,
@@ -89,6 +98,7 @@ export async function startOrigin(mcpServers: Record<string, object>): Promise<O
   const parts = originParts({
     host: machines,
     servers: definitions,
+    secrets,
     journalPath: join(dir, 'streams.db'),
     log,
     unasked: (sessions, message) => {

@@ -116,6 +116,16 @@ describe.runIf(inject('guests'))('a machine', () => {
     ).toMatch(/\/\/ changed\nlo\n$/);
   });
 
+  test('keeps what a process has in its environment off its disk and out of all arguments', async () => {
+    const TOKEN = `secret-${randomBytes(16).toString('hex')}`;
+    const script = 'printf %s "$TOKEN" | wc -c; cat /proc/[0-9]*/cmdline | grep -ac "secret-[0-9a-f]"';
+    const child = await machine.spawn({ argv: ['sh', '-c', script], env: { TOKEN }, cwd: '/data/work' });
+    child.stderr.resume();
+    expect(await text(child.stdout)).toBe(`${TOKEN.length}\n0\n`);
+    await machine.sync();
+    expect(readFileSync(join(folder, 'shared', 'disk.ext4')).includes(TOKEN)).toBe(false);
+  });
+
   test('runs what the application image brings', async () => {
     expect(await output('node /opt/mcp/hello/files/hello.js')).toMatch(/^from the image v\d+\n$/);
   });
