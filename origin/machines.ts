@@ -173,8 +173,8 @@ export class Machines implements ServerHost {
     machine: RunningMachine,
     { argv, env, terminal }: Pick<ProcessSpec, 'argv' | 'env' | 'terminal'>,
   ): Promise<ServerProcess> {
-    const spec = await this.#processSpec(server);
-    return await machine.spawn({ ...spec, argv, env: { ...spec.env, ...env }, ...(terminal ? { terminal } : {}) });
+    const spec = await this.#processSpec(server, argv);
+    return await machine.spawn({ ...spec, env: { ...spec.env, ...env }, ...(terminal ? { terminal } : {}) });
   }
 
   async close(): Promise<void> {
@@ -271,7 +271,7 @@ export class Machines implements ServerHost {
     return building;
   }
 
-  async #processSpec(server: ProcessDefinition): Promise<ProcessSpec> {
+  async #processSpec(server: ProcessDefinition, instead?: readonly string[]): Promise<ProcessSpec> {
     const { entry } = server;
     const definition = this.#definitions.get(homeOf(server));
     if (!definition || this.runtimeOf(definition.key) === 'process') {
@@ -290,7 +290,7 @@ export class Machines implements ServerHost {
         cwd,
       };
     }
-    return await (await this.#provision(definition)).processOf(server);
+    return await (await this.#provision(definition)).processOf(server, instead);
   }
 }
 

@@ -21,8 +21,11 @@ import { MachineError } from './vm/error.ts';
 /** A machine whose image is there. */
 export interface Provision {
   readonly image: MachineImage;
-  /** How the process of one of its servers is started. Rejects with `app-bin-missing`. */
-  processOf(server: ProcessDefinition): Promise<ProcessSpec>;
+  /**
+   * How the process of one of its servers is started, or a process that runs `instead` where the server would: in its
+   * folder, its environment and its root. Rejects with `app-bin-missing`.
+   */
+  processOf(server: ProcessDefinition, instead?: readonly string[]): Promise<ProcessSpec>;
 }
 
 export interface ProvisionOptions {
@@ -65,7 +68,7 @@ export async function provision(
       ...(app.path === undefined ? {} : { app: app.path }),
       ...(oci === undefined ? {} : { container: oci.path }),
     },
-    async processOf(server) {
+    async processOf(server, instead) {
       const { name, entry } = server;
       const plan = planOf(server);
       const files = recipes[name]?.files;
@@ -73,6 +76,7 @@ export async function provision(
       const cwd = files === undefined ? `/data/${name}` : join(folder, 'files');
       const own = [join(folder, PYTHON, 'bin'), join(folder, 'node_modules/.bin')];
       const env = entry.image === undefined ? entry.env : { PATH: [...own, GUEST_PATH].join(':'), ...entry.env };
+      if (instead !== undefined && plan.kind !== 'container') return { argv: instead, env, cwd };
       switch (plan.kind) {
         case 'npm':
           return { argv: [...(await app.resolveBin(name, plan.bin)), ...plan.args], env, cwd };
@@ -95,7 +99,7 @@ export async function provision(
         case 'container': {
           if (oci === undefined) throw new MachineError('image-unavailable', `machine of "${name}" has no container`);
           const folder = files === undefined ? (plan.workdir ?? oci.run.workdir) : cwd;
-          const argv = [...enter(oci.run, folder), ...argvOf(oci.run, plan.command, plan.args)];
+          const argv = [...enter(oci.run, folder), ...(instead ?? argvOf(oci.run, plan.command, plan.args))];
           return { argv, env: { ...oci.run.env, ...plan.env, ...entry.env }, cwd: '/' };
         }
       }

@@ -1,9 +1,9 @@
 /**
- * The base image: the read-only root that all machines share. busybox, Node, the runtime libraries, a minimal /etc, our
- * init and the guest agent. Its digest covers the packages, the Node binary and the agent's sources, so a new release of
+ * The base image: the read-only root that all machines share. busybox, Node and npm, the runtime libraries, a minimal
+ * /etc, our init and the guest agent. Its digest covers the packages, the Node binary and the agent's sources, so a new release of
  * Moorage builds a new base and a restart reuses the old one without reading it.
  */
-import { chmod, constants, copyFile, link, mkdir, rm, stat, symlink, writeFile } from 'node:fs/promises';
+import { chmod, constants, copyFile, cp, link, mkdir, rm, stat, symlink, writeFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import { basename, dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -12,12 +12,21 @@ import { MachineError } from '../vm/error.ts';
 import { digestFolder, digestOf, ensureBuilt, type Progress } from './cache.ts';
 import { CONTAINER_SCRIPTS } from './container-scripts.ts';
 import { packErofs } from './erofs.ts';
+import { ensureStage, type Stage } from './npm-stage.ts';
 import { syscallProgram } from './syscall-program.ts';
 import type { Userland } from './userland.ts';
 
 const VERSION = 1;
 const GUEST_SOURCES = fileURLToPath(new URL('../guest/', import.meta.url));
 const MINIMUM_NODE_MAJOR = 22;
+/** For those who live in a machine; its servers' packages are installed on the host. */
+const NPM = 'npm@11.21.2';
+/** Where people find it, and what it would ask the network without being asked. */
+const NPM_FOLDER = 'usr/lib/node_modules/npm';
+const NPMRC = 'audit=false\nfund=false\nupdate-notifier=false\n';
+
+/** Where the guest has what speaks SFTP; also seen in a container's root. */
+export const SFTP_SERVER = '/opt/moorage/sftp-server';
 
 /** PID 1. It starts the agent, reaps orphans while it waits, and powers off when the agent has left for any reason. */
 const INIT = `#!/bin/sh
@@ -69,11 +78,13 @@ const ETC: Readonly<Record<string, string>> = {
 /** Path of the base image, built on first use (a few seconds). Rejects with a MachineError. */
 export async function ensureBase(cacheDir: string, userland: Userland, progress: Progress): Promise<string> {
   const node = await findNode();
+  const npm = await ensureStage(cacheDir, [NPM], progress);
   const digest = digestOf({
     kind: 'base',
     version: VERSION,
     userland: userland.digest,
     node: node.identity,
+    npm: [npm.digest, NPMRC],
     guest: digestFolder(GUEST_SOURCES),
     INIT,
     ETC,
@@ -88,7 +99,7 @@ export async function ensureBase(cacheDir: string, userland: Userland, progress:
     async (to) => {
       progress('assembling base image');
       const root = join(to, 'root');
-      await assemble(root, userland, node.path);
+      await assemble(root, userland, node.path, npm);
       progress('packing base image');
       await packErofs(root, join(to, 'base.erofs'));
       await rm(root, { recursive: true });
@@ -122,7 +133,7 @@ async function findNode(): Promise<NodeBinary> {
   return { path: process.execPath, identity: `${process.version} ${(await stat(process.execPath)).size}` };
 }
 
-async function assemble(root: string, userland: Userland, node: string): Promise<void> {
+async function assemble(root: string, userland: Userland, node: string, npm: Stage): Promise<void> {
   const folder = async (path: string, mode = 0o755) => {
     await mkdir(join(root, path), { recursive: true });
     await chmod(join(root, path), mode);
@@ -148,6 +159,8 @@ async function assemble(root: string, userland: Userland, node: string): Promise
     await place(library, name.startsWith('ld-') ? `lib64/${name}` : `lib/x86_64-linux-gnu/${name}`);
   }
   await place(node, 'usr/bin/node');
+  await placeNpm(root, npm);
+  await place(userland.sftpServer, SFTP_SERVER.slice(1));
   await writeFile(join(root, 'sbin/init'), INIT);
   await chmod(join(root, 'sbin/init'), 0o755);
   for (const [name, content] of Object.entries(ETC)) {
@@ -169,6 +182,18 @@ async function assemble(root: string, userland: Userland, node: string): Promise
     await writeFile(join(root, path), content);
     await chmod(join(root, path), 0o755);
   }
+}
+
+async function placeNpm(root: string, stage: Stage): Promise<void> {
+  const from = join(stage.folder, 'node_modules/npm');
+  const unread = new Set([join(from, 'docs'), join(from, 'man')]);
+  await cp(from, join(root, NPM_FOLDER), { recursive: true, filter: (path) => !unread.has(path) });
+  for (const name of ['npm', 'npx']) {
+    await chmod(join(root, NPM_FOLDER, `bin/${name}-cli.js`), 0o755);
+    await symlink(`/${NPM_FOLDER}/bin/${name}-cli.js`, join(root, 'usr/bin', name));
+  }
+  await mkdir(join(root, 'usr/etc'), { mode: 0o755 });
+  await writeFile(join(root, 'usr/etc/npmrc'), NPMRC, { mode: 0o644 });
 }
 
 async function bundleAgent(): Promise<Uint8Array> {

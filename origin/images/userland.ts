@@ -1,7 +1,7 @@
 /**
- * The distribution's files that every guest needs: a static busybox and the C and C++ runtime libraries.
- * `userland/<digest>/` holds `busybox`, `lib/<soname>` and `meta.json`. Never host copies: the host's libraries may be
- * newer than its packages, patched, or not glibc at all.
+ * The distribution's files that every guest needs: a static busybox, the C and C++ runtime libraries, and OpenSSH's
+ * sftp-server. `userland/<digest>/` holds `busybox`, `sftp-server`, `lib/<soname>` and `meta.json`. Never host copies: the
+ * host's libraries may be newer than its packages, patched, or not glibc at all.
  */
 import { chmod, copyFile, mkdir, readdir, readFile, readlink, realpath, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -10,8 +10,8 @@ import { MachineError } from '../vm/error.ts';
 import { digestOf, ensureBuilt, type Progress } from './cache.ts';
 import { openPackageSource, unpackPackages } from './debian.ts';
 
-const RECIPE = { kind: 'userland', version: 1 };
-const PACKAGES = ['busybox-static', 'libc6', 'libstdc++6', 'libgcc-s1'];
+const RECIPE = { kind: 'userland', version: 2 };
+const PACKAGES = ['busybox-static', 'openssh-sftp-server', 'libc6', 'libstdc++6', 'libgcc-s1'];
 const LIBRARIES = [
   'ld-linux-x86-64.so.2',
   'libc.so.6',
@@ -29,6 +29,8 @@ const LIBRARIES = [
 
 export interface Userland {
   busybox: string;
+  /** What speaks SFTP to those who come by SSH: over its standard input and output, without any SSH of its own. */
+  sftpServer: string;
   /** Names that the busybox answers to. */
   applets: readonly string[];
   /** Absolute paths of the libraries, each named by its soname. */
@@ -53,6 +55,7 @@ export async function ensureUserland(cacheDir: string, progress: Progress): Prom
   const meta = JSON.parse(await readFile(join(folder, 'meta.json'), 'utf8')) as Meta;
   return {
     busybox: join(folder, 'busybox'),
+    sftpServer: join(folder, 'sftp-server'),
     applets: meta.applets,
     libraries: LIBRARIES.map((name) => join(folder, 'lib', name)),
     digest: digestOf({ ...RECIPE, packages: meta.packages }),
@@ -71,7 +74,9 @@ async function build(cacheDir: string, to: string, progress: Progress): Promise<
   }
   await mkdir(join(to, 'lib'));
   for (const name of LIBRARIES) await copyInside(unpacked, found.get(name), name, join(to, 'lib', name));
-  await copyInside(unpacked, found.get('busybox'), 'busybox', join(to, 'busybox'));
+  for (const name of ['busybox', 'sftp-server']) {
+    await copyInside(unpacked, found.get(name), name, join(to, name));
+  }
   const applets = (await run(join(to, 'busybox'), ['--list'], { code: 'image-build-failed' }))
     .split('\n')
     .filter(Boolean);

@@ -3,6 +3,7 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
+import { text } from 'node:stream/consumers';
 import { afterAll, beforeAll, describe, expect, inject, test } from 'vitest';
 import { defaultCacheDir } from '../../origin/images/cache.ts';
 import { ensureUserland } from '../../origin/images/userland.ts';
@@ -34,6 +35,7 @@ done
 
 let folder: string;
 let machine: RunningMachine | undefined;
+let shellIn: (script: string) => Promise<string>;
 let start: (
   args: readonly string[],
 ) => Promise<{ ask: (message: object) => Promise<Record<string, unknown>>; end: () => void }>;
@@ -88,6 +90,12 @@ beforeAll(async () => {
     quiet,
   );
   machine = booted;
+  shellIn = async (script) => {
+    const spec = await processOf(definition.servers[0] as ProcessDefinition, ['sh', '-c', script]);
+    const child = await booted.spawn({ ...spec, terminal: { columns: 80, rows: 24 } });
+    child.stderr.resume();
+    return await text(child.stdout);
+  };
   start = async (args) => {
     const [own] = definition.servers;
     const child = await booted.spawn(await processOf({ ...own, entry: { ...own?.entry, args } } as ProcessDefinition));
@@ -130,5 +138,11 @@ describe.runIf(inject('guests'))('a container image in a machine', () => {
     const { result } = await server.ask({ method: 'tools/call', params: { name: 'where', arguments: {} } });
     expect(JSON.stringify(result)).toContain('args=fixed other ');
     server.end();
+  });
+
+  test('is where a terminal in the machine leads, as its user', async () => {
+    expect(await shellIn('test -t 0 && id -u; pwd; echo $OWN; ls -d /removed /srv')).toMatch(
+      /^1000\r\n\/srv\/work\r\nimage\r\n.*\/srv\r\n$/s,
+    );
   });
 });

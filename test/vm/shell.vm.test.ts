@@ -14,6 +14,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { PassThrough } from 'node:stream';
 import { buffer } from 'node:stream/consumers';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { pack } from 'tar-stream';
 import { afterAll, beforeAll, describe, expect, inject, test } from 'vitest';
 import { controlOf } from '../../cli/control.ts';
@@ -214,5 +215,20 @@ describe.runIf(inject('guests'))('in a machine', () => {
     expect(said).toMatchObject({ code: 1, err: expect.stringContaining('outside what was asked for') });
     for (const path of ['evil', 'victim', '../evil']) expect(existsSync(join(dir, path))).toBe(false);
     await moorage(['exec', 'notes', '--', 'rm', sh]);
+  });
+
+  test('what npm installs for all is there after a hibernation, and after a boot', async () => {
+    const tool = join(dir, 'tool');
+    mkdirSync(tool);
+    writeFileSync(join(tool, 'package.json'), JSON.stringify({ name: 'tool', version: '1.0.0', bin: 'cli.js' }));
+    writeFileSync(join(tool, 'cli.js'), '#!/usr/bin/env node\nconsole.log("installed");\n');
+    await moorage(['cp', tool, 'notes:/root/tool']);
+    expect(await moorage(['exec', 'notes', '--', 'npm', 'install', '-g', '/root/tool'])).toMatchObject({ code: 0 });
+    while (!machines.states().some(({ state }) => state === 'hibernated')) await sleep(50);
+    expect(await moorage(['exec', 'notes', '--', 'tool'])).toEqual({ code: 0, out: 'installed\n', err: '' });
+    await stop();
+    // Another life of the agent that does not recall it boots it from its disk.
+    await start();
+    expect(await moorage(['exec', 'notes', '--', 'tool'])).toEqual({ code: 0, out: 'installed\n', err: '' });
   });
 });
