@@ -23,7 +23,11 @@ export function headersOf(error: MoorageError): Record<string, string> {
   }
   const { retryAfterMs } = error.data;
   if (typeof retryAfterMs === 'number') return { 'retry-after': String(Math.ceil(retryAfterMs / 1000)) };
-  if (error.code === 'rate_limited') return { 'retry-after': String(error.data.retryAfterS) };
+  if (error.code === 'rate_limited') {
+    const { retryAfterS, ratelimit, 'ratelimit-policy': policy } = error.data;
+    const fields = typeof ratelimit === 'string' ? { ratelimit, 'ratelimit-policy': String(policy) } : {};
+    return { 'retry-after': String(retryAfterS), ...fields };
+  }
   return {};
 }
 

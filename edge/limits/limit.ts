@@ -6,11 +6,10 @@
  * 2026-07-28 is given back when its lease ends: the call goes on at its server, and leaving would be a way around the limit.
  */
 import { MoorageError } from '../../shared/errors.ts';
-import { isRequest, type JsonRpcMessage, type RequestId } from '../../shared/jsonrpc.ts';
+import { isRequest, type JsonRpcMessage } from '../../shared/jsonrpc.ts';
 import type { Principal } from '../../shared/principal.ts';
 import { claimsModern } from '../../shared/rev-2026-07-28.ts';
 import type { Env } from '../env.ts';
-import { respondError } from '../respond.ts';
 import { addressOf } from './address.ts';
 import { LEASE_MS, type LimitName, type Standing } from './ledger.ts';
 import { addressLimiterOf, limiterOf } from './object.ts';
@@ -32,7 +31,10 @@ export interface Counted {
   readonly waitUntil: (promise: Promise<unknown>) => void;
 }
 
-/** Serves a message if limits let it through, else answers 429. `message` null: a stream is opened. @throws what `serve` does. */
+/**
+ * Serves a message if limits let it through. `message` null: a stream is opened.
+ * @throws MoorageError `rate_limited` (429), and what `serve` does.
+ */
 export async function limited(
   counted: Counted,
   message: JsonRpcMessage | null,
@@ -44,7 +46,7 @@ export async function limited(
   const call = request && CALLS.test(request.method) && !counted.counted ? crypto.randomUUID() : null;
   const limiter = limiterOf(env, principal.subject);
   const taken = await limiter.take({ server, session: sessionOf(counted), counted: counted.counted ?? false, call });
-  if (!taken.allowed) return refused(taken.by, taken.waitMs, taken.standings, request?.id ?? null);
+  if (!taken.allowed) throw tooMuch(taken.by, taken.waitMs, taken.standings);
   if (call === null || limitsOf(env).concurrent === undefined) return told(await serve(), taken.standings);
   const timer = setInterval(() => counted.waitUntil(limiter.renew(call).catch(() => undefined)), LEASE_MS / 3);
   const slot: Slot = {
@@ -131,30 +133,30 @@ const ADVICE: Readonly<Record<LimitName, string>> = {
   ip: 'More requests come from your address than may',
 };
 
-function tooMuch(limit: LimitName, waitMs: number): MoorageError {
+function tooMuch(limit: LimitName, waitMs: number, standings: readonly Standing[] = []): MoorageError {
   const retryAfterS = Math.max(1, Math.ceil(waitMs / 1000));
   return new MoorageError('rate_limited', `${ADVICE[limit]}. Nothing was done: try again in ${retryAfterS} s.`, {
     limit,
     retryAfterS,
     retryable: true,
+    // `respond.ts` makes headers of them; answers on a stream have none.
+    ...fieldsOf(standings),
   });
 }
 
-function refused(by: LimitName, waitMs: number, standings: readonly Standing[], id: RequestId | null): Response {
-  return told(respondError(tooMuch(by, waitMs), id), standings);
+/** The fields of draft-ietf-httpapi-ratelimit-headers-10: the policies, and how much of each is left. */
+function fieldsOf(standings: readonly Standing[]): Record<string, string> {
+  if (standings.length === 0) return {};
+  return {
+    'ratelimit-policy': standings.map(({ name, quota, window }) => `"${name}";q=${quota};w=${window}`).join(', '),
+    ratelimit: standings.map(({ name, remaining, resetS }) => `"${name}";r=${remaining};t=${resetS}`).join(', '),
+  };
 }
 
-/** With the fields of draft-ietf-httpapi-ratelimit-headers-10: the policies, and how much of each is left. */
 function told(response: Response, standings: readonly Standing[]): Response {
-  if (standings.length === 0) return response;
+  const fields = Object.entries(fieldsOf(standings));
+  if (fields.length === 0) return response;
   const headers = new Headers(response.headers);
-  headers.set(
-    'ratelimit-policy',
-    standings.map(({ name, quota, window }) => `"${name}";q=${quota};w=${window}`).join(', '),
-  );
-  headers.set(
-    'ratelimit',
-    standings.map(({ name, remaining, resetS }) => `"${name}";r=${remaining};t=${resetS}`).join(', '),
-  );
+  for (const [name, value] of fields) headers.set(name, value);
   return new Response(response.body, { status: response.status, headers });
 }
