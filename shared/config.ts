@@ -6,7 +6,7 @@
  */
 import { type ParseError, parse, printParseErrorCode } from 'jsonc-parser';
 import { z } from 'zod';
-import { type Access, access } from './config/access.ts';
+import { type Access, access, unknownServers } from './config/access.ts';
 import { type AuthConfig, authSchema, LOOPBACK_ONLY } from './config/auth.ts';
 import { DEFAULT_EDGE, type EdgeConfig, edgeSchema, exposureProblems, exposureWarnings } from './config/edge.ts';
 import { egress } from './config/egress.ts';
@@ -330,6 +330,10 @@ export function parseConfigObject(value: unknown): Config {
         warnings.push(`mcpServers.${name}: sleep has no effect on a plain process`);
       if (checked.data.runtime === 'process' && checked.data.image !== undefined)
         warnings.push(`mcpServers.${name}: image has no effect on a plain process`);
+      if (checked.data.runtime === 'edge' && checked.data.pins !== undefined)
+        warnings.push(
+          `mcpServers.${name}: pins has no effect at the edge: its tools change with your deployment alone`,
+        );
       if (checked.data.runtime === 'process' && checked.data.egress !== undefined)
         warnings.push(`mcpServers.${name}: egress has no effect on a plain process: it has the host's whole network`);
     }
@@ -342,6 +346,7 @@ export function parseConfigObject(value: unknown): Config {
   if (servers.size === 0 && problems.length === 0) problems.push('mcpServers: add at least one server');
   if (problems.length > 0) throw new ConfigError(problems);
   const { edge, auth, origin, aggregate, access, limits } = parsed.data;
+  warnings.push(...unknownServers(access ?? [], new Set(servers.keys())));
   return { servers, edge, auth, origin, aggregate, access, limits, warnings };
 }
 

@@ -19,6 +19,7 @@ import { sessionKeyOf } from '../env.ts';
 import { checkServer, visible } from '../guard/guard.ts';
 import { laneId } from '../lane/id.ts';
 import { joinStream, laneOf } from '../lane/object.ts';
+import { limited } from '../limits/limit.ts';
 import { type Exchange, SESSION_HEADER, serveMcp } from '../mcp.ts';
 import { accepts, readBody } from '../read-message.ts';
 import { respondError, STREAM_HEADERS } from '../respond.ts';
@@ -36,14 +37,16 @@ export async function openSse(exchange: Exchange): Promise<Response> {
     if (!accepts(request.headers.get('accept'), ['text/event-stream'])) {
       throw new MoorageError('not_acceptable', 'This is a stream of text/event-stream: Accept must list it.');
     }
-    checkServer(exchange);
-    if (!Object.hasOwn(edgeServers, server)) {
-      const found = await directoryOf(env).resolve(server);
-      if (!('route' in found)) throw unknownServer(server, visible(env, exchange.principal, found.servers));
-    }
-    const id = crypto.randomUUID().replaceAll('-', '');
-    const socket = await joinStream(env, await laneOfExchange(exchange), id);
-    return new Response(new Carrier(exchange, socket).open(id), { headers: STREAM_HEADERS });
+    return await limited(exchange, null, async () => {
+      checkServer(exchange);
+      if (!Object.hasOwn(edgeServers, server)) {
+        const found = await directoryOf(env).resolve(server);
+        if (!('route' in found)) throw unknownServer(server, visible(env, exchange.principal, found.servers));
+      }
+      const id = crypto.randomUUID().replaceAll('-', '');
+      const socket = await joinStream(env, await laneOfExchange(exchange), id);
+      return new Response(new Carrier(exchange, socket).open(id), { headers: STREAM_HEADERS });
+    });
   } catch (thrown) {
     return respondError(thrown);
   }

@@ -71,3 +71,13 @@ export const access = z.array(rule).max(1000);
 export type Constraint = z.infer<typeof constraint>;
 export type AccessRule = z.infer<typeof rule>;
 export type Access = readonly AccessRule[];
+
+/** Warnings of names that are no server's: of a rule that denies, a misspelt one would deny nothing. */
+export function unknownServers(rules: Access, servers: ReadonlySet<string>): string[] {
+  return rules.flatMap((given, index) =>
+    given.servers
+      .map((glob) => glob.replace(/^!/, ''))
+      .filter((name) => !name.includes('*') && !servers.has(name))
+      .map((name) => `access.${index}.servers: no server is named "${name}" here`),
+  );
+}

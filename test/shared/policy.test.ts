@@ -148,6 +148,14 @@ test.each([
   expect(() => rules(access)).toThrow(problem);
 });
 
+test('a rule about a server that is not there is warned of: a misspelt one would deny nothing', () => {
+  const { warnings } = parseConfigObject({
+    mcpServers: { notes: { command: 'x' } },
+    access: [{ who: '*' }, { who: '*', servers: ['notes', '!note', 'n*'], effect: 'deny' }],
+  });
+  expect(warnings).toEqual(['access.1.servers: no server is named "note" here']);
+});
+
 const word = fc.constantFrom('a', 'b', 'ab', '*', 'a*', '*b', 'x');
 const globs = fc.array(word, { minLength: 1, maxLength: 3 });
 const anyRule = fc.record(
