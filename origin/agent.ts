@@ -13,12 +13,14 @@ import type { JWK } from 'jose';
 import { isolationOf } from '../shared/config.ts';
 import type { PublicKey } from '../shared/enrolment.ts';
 import { importKey } from '../shared/grant.ts';
+import { isNotification } from '../shared/jsonrpc.ts';
 import { originApi } from './api.ts';
 import { Eras } from './bridge/eras.ts';
+import type { ListChanged } from './bridge/lane/list-watch.ts';
 import { isVirtual, VirtualSessions } from './bridge/lane/virtual-sessions.ts';
 import { Lanes } from './bridge/lanes.ts';
 import { ModernPeers } from './bridge/modern-peers.ts';
-import type { Unasked } from './bridge/peer.ts';
+import { isListChange, type Unasked } from './bridge/peer.ts';
 import { Sessions } from './bridge/sessions.ts';
 import { takeOver } from './bridge/take-over.ts';
 import { type ServerHost, Upstreams } from './bridge/upstreams.ts';
@@ -86,6 +88,8 @@ export function originParts(options: {
   readonly log: Log;
   /** What a server says unasked to sessions of clients. */
   readonly unasked: Unasked;
+  /** That a list changed at a server that lanes use. */
+  readonly changed: ListChanged;
 }): OriginParts {
   const upstreams = new Upstreams(options);
   const eras = new Eras({ upstreams, log: options.log });
@@ -97,6 +101,8 @@ export function originParts(options: {
     unasked: (to, message, starting) => {
       const [ours, clients] = [to.filter(isVirtual), to.filter((session) => !isVirtual(session))];
       if (ours.length > 0) virtual.unasked(ours, message);
+      const lane = isNotification(message) && isListChange(message) ? virtual.laneOf(ours) : undefined;
+      if (lane) options.changed(lane, message, starting ?? false);
       if (clients.length > 0) options.unasked(clients, message, starting);
     },
   });
@@ -108,7 +114,7 @@ export function originParts(options: {
     await upstreams.close();
     journal.close();
   };
-  const lanes = new Lanes({ peers, eras, virtual });
+  const lanes = new Lanes({ peers, eras, virtual, changed: options.changed });
   const sleepers: Sleepers = {
     carry: (machine) => upstreams.carry(machine),
     adopt: (found) => takeOver({ upstreams, sessions, peers }, options.servers, found),
@@ -133,6 +139,7 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
     journalPath: options.journalPath,
     log,
     unasked: (to, message, starting) => link?.publish(to, message, starting),
+    changed: (lane, message, starting) => link?.publish([], message, starting, lane),
   });
   const pinned = await PinnedKeys.of(options.edgeKeys, {
     originId: options.originId,

@@ -44,6 +44,15 @@ export const announcedServer = z.object({
 });
 export type AnnouncedServer = z.infer<typeof announcedServer>;
 
+/** A lane whose server changed a list, and what its client declares: enough to ask in its name what is listed now. */
+export const changedLane = z.object({
+  id: z.string().min(1).max(256),
+  server: serverName,
+  principal: z.string().min(1),
+  capabilities: z.record(z.string(), z.unknown()),
+});
+export type ChangedLane = z.infer<typeof changedLane>;
+
 export const upFrame = z.discriminatedUnion('type', [
   z.object({
     type: z.literal('hello'),
@@ -58,7 +67,9 @@ export const upFrame = z.discriminatedUnion('type', [
     /** 1, 2, 3 … within the epoch. */
     seq: z.number().int().positive(),
     /** Session ids that the message is for. */
-    sessions: z.array(z.string().max(256)).min(1).max(1000),
+    sessions: z.array(z.string().max(256)).max(1000),
+    /** Where lanes use the process that says it: one of them. They hear it by their own requests; the edge keeps its copies by it. */
+    lane: changedLane.optional(),
     /** True where the process had not been called yet: it says what it is, not what became of it. */
     starting: z.boolean().optional(),
     message: z.record(z.string(), z.unknown()),

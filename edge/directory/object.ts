@@ -117,7 +117,7 @@ export class Directory extends DurableObject<Env> {
       for (const { server, deployment } of before) {
         if (accepted.some((route) => route.server === server && route.deployment === deployment)) continue;
         this.#copies.drop(server);
-        this.#copies.doubt(server, '*', Date.now());
+        this.#copies.doubt({ server, principal: '' }, '*', DEFAULT_DISCOVERY, Date.now());
       }
     });
     return refused;
@@ -140,8 +140,9 @@ export class Directory extends DurableObject<Env> {
   }
 
   /** A process said that lists of its server changed. Returns what `reconcile` takes as `at`. */
-  doubt(server: string, kind: Kind): number {
-    return this.#copies.doubt(server, kind, Date.now());
+  doubt(whose: Omit<View, 'variant'>, kind: Kind): number {
+    const setting = this.#routeOf(whose.server)?.discovery ?? DEFAULT_DISCOVERY;
+    return this.#copies.doubt(whose, kind, setting, Date.now());
   }
 
   /** Settles the doubt of `at`, if there is one, by what that process lists now; null when it could not be asked. */

@@ -4,8 +4,8 @@
  * - `copy(server, deployment, principal, variant, method, page, stored, expires, bytes, next, refused, text)`: one answer as
  *   in `Answer`; `refused` is 0 or 1. `principal` is '' where all callers share it; `page` is '' for the first page and `=<cursor>`
  *   for others; `next` is the cursor that it names; `stored` and `expires` are in milliseconds.
- * - `changed(server, kind, at)`: when a list of a server was last said to have changed, or with kind '*' when everything
- *   did (another deployment). Answers asked for at or before `at` are not stored.
+ * - `changed(server, principal, kind, at)`: when a list of a server was last said to have changed, or with kind '*' when
+ *   everything did (another deployment); `principal` as above. Answers asked for at or before `at` are not stored.
  *
  * Invariants: a list is answered only when all its pages are there, so nobody gets a cursor of a process that is gone
  * and then nothing; a copy that a server called into question is used for `DOUBT_MS` at most, unless it is confirmed;
@@ -64,9 +64,14 @@ export class Copies {
 
   constructor(sql: Sql) {
     this.#sql = sql;
-    const columns = sql.exec<{ name: string }>("SELECT name FROM pragma_table_info('copy')").toArray();
-    // Of another form: what is lost with it is asked for again.
-    if (columns.length > 0 && !columns.some(({ name }) => name === 'refused')) sql.exec('DROP TABLE copy');
+    for (const [table, newest] of [
+      ['copy', 'refused'],
+      ['changed', 'principal'],
+    ] as const) {
+      const columns = sql.exec<{ name: string }>(`SELECT name FROM pragma_table_info('${table}')`).toArray();
+      // Of another form: what is lost with it is asked for again.
+      if (columns.length > 0 && !columns.some(({ name }) => name === newest)) sql.exec(`DROP TABLE ${table}`);
+    }
     sql.exec(
       `CREATE TABLE IF NOT EXISTS copy (
          server TEXT NOT NULL, deployment TEXT NOT NULL, principal TEXT NOT NULL, variant TEXT NOT NULL,
@@ -77,7 +82,9 @@ export class Copies {
     sql.exec('CREATE INDEX IF NOT EXISTS copy_size ON copy (server, stored, bytes)');
     sql.exec('CREATE INDEX IF NOT EXISTS copy_stored ON copy (stored, bytes)');
     sql.exec(
-      'CREATE TABLE IF NOT EXISTS changed (server TEXT NOT NULL, kind TEXT NOT NULL, at INTEGER NOT NULL, PRIMARY KEY (server, kind))',
+      `CREATE TABLE IF NOT EXISTS changed (
+         server TEXT NOT NULL, principal TEXT NOT NULL, kind TEXT NOT NULL, at INTEGER NOT NULL,
+         PRIMARY KEY (server, principal, kind))`,
     );
   }
 
@@ -85,7 +92,7 @@ export class Copies {
   recall(view: View, deployment: string, question: Question, setting: DiscoverySetting, now: number): Copy | null {
     if (setting.copies === 'none') return null;
     const kind = kindOf(question.method);
-    const at = kind === null ? undefined : this.#changedAt(view.server, kind);
+    const at = kind === null ? undefined : this.#changedAt(view, kind);
     const principals = setting.copies === 'principal' ? [view.principal] : [view.principal, ''];
     const usable = (page: string): Row | undefined => {
       const row = principals.map((principal) => this.#row({ ...view, principal }, deployment, question.method, page));
@@ -117,7 +124,7 @@ export class Copies {
     const { server } = view;
     const { method, cursor } = question;
     const kind = kindOf(method);
-    const changed = [this.#changedAt(server, '*'), kind === null ? undefined : this.#changedAt(server, kind)];
+    const changed = [this.#changedAt(view, '*'), kind === null ? undefined : this.#changedAt(view, kind)];
     if (changed.some((at) => at !== undefined && at >= asked)) return;
     const bytes = new TextEncoder().encode(text).byteLength;
     const result = refused ? {} : (JSON.parse(text) as Record<string, unknown>);
@@ -142,9 +149,24 @@ export class Copies {
     this.#makeRoom(server);
   }
 
-  /** A server said that its lists of `kind` changed. Returns the time that `reconcile` names. */
-  doubt(server: string, kind: Kind | '*', now: number): number {
-    this.#sql.exec('INSERT OR REPLACE INTO changed (server, kind, at) VALUES (?, ?, ?)', server, kind, now);
+  /**
+   * A server said that its lists of `kind` changed: those of everybody, or of a principal where each has its own
+   * (`copies: 'principal'`: another's machine has said nothing). Returns the time that `reconcile` names.
+   */
+  doubt(
+    { server, principal }: Omit<View, 'variant'>,
+    kind: Kind | '*',
+    setting: DiscoverySetting,
+    now: number,
+  ): number {
+    const whose = setting.copies === 'principal' && kind !== '*' ? principal : '';
+    this.#sql.exec(
+      'INSERT OR REPLACE INTO changed (server, principal, kind, at) VALUES (?, ?, ?, ?)',
+      server,
+      whose,
+      kind,
+      now,
+    );
     return now;
   }
 
@@ -163,19 +185,28 @@ export class Copies {
     now: number,
   ): void {
     const { server } = view;
-    if (at === null ? listed === null : this.#changedAt(server, kind) !== at) return;
+    if (at === null ? listed === null : this.#changedAt(view, kind) !== at) return;
+    const whose = setting.copies === 'principal' ? view.principal : '';
     const holders = setting.copies === 'principal' ? [view] : [view, { ...view, principal: '' }];
     const stored = ({ method, cursor }: ListedPage) =>
       holders.map((holder) => this.#row(holder, deployment, method, pageOf(cursor))?.text).find(Boolean) ?? null;
     const verdict = verdictOf(listed && { own: listed.own, pages: listed.pages }, stored);
     if (verdict !== 'drop' && at !== null) {
-      this.#sql.exec('DELETE FROM changed WHERE server = ? AND kind = ?', server, kind);
+      this.#sql.exec('DELETE FROM changed WHERE server = ? AND principal = ? AND kind = ?', server, whose, kind);
     }
     if (verdict === 'keep' || (verdict === 'drop' && at === null)) return;
     for (const method of LISTS_OF[kind]) {
       // What a process registers while it starts depends on its client: it says nothing about other clients' lists.
       if (at === null) for (const holder of holders) this.#deleteList(holder, deployment, method);
-      else this.#sql.exec('DELETE FROM copy WHERE server = ? AND method = ?', server, method);
+      else {
+        this.#sql.exec(
+          "DELETE FROM copy WHERE server = ? AND method = ? AND (? = '' OR principal = ?)",
+          server,
+          method,
+          whose,
+          whose,
+        );
+      }
     }
     if (verdict === 'drop' || !listed) return;
     for (const page of listed.pages) this.remember(view, deployment, page, page, setting, now, now);
@@ -267,9 +298,16 @@ export class Copies {
     );
   }
 
-  #changedAt(server: string, kind: Kind | '*'): number | undefined {
-    const rows = this.#sql.exec<{ at: number }>('SELECT at FROM changed WHERE server = ? AND kind = ?', server, kind);
-    return rows.toArray()[0]?.at;
+  #changedAt({ server, principal }: Omit<View, 'variant'>, kind: Kind | '*'): number | undefined {
+    const { at } = this.#sql
+      .exec<{ at: number | null }>(
+        "SELECT MAX(at) AS at FROM changed WHERE server = ? AND principal IN ('', ?) AND kind = ?",
+        server,
+        principal,
+        kind,
+      )
+      .one();
+    return at ?? undefined;
   }
 
   #makeRoom(server: string): void {

@@ -7,7 +7,7 @@
  */
 import { parseExactly } from '../../shared/exact-json.ts';
 import type { JsonRpcResponse } from '../../shared/jsonrpc.ts';
-import { LISTS_HEADER, MAX_MESSAGE_BYTES, WAKE_HEADER } from '../../shared/origin-api.ts';
+import { ERA_HEADER, LISTS_HEADER, MAX_MESSAGE_BYTES, WAKE_HEADER } from '../../shared/origin-api.ts';
 import { directoryOf } from '../directory/object.ts';
 import type { Env } from '../env.ts';
 import { outputOf } from '../guard/settings.ts';
@@ -22,10 +22,12 @@ import type { View } from './view.ts';
 const WITHIN_MS = 15_000;
 const MAX_PAGES = 50;
 
-/** How to reach the session's process. */
+/** How to reach the process of a session or lane. */
 export interface Reach {
   readonly origin: string;
   readonly grant: string;
+  /** `_meta` of a lane's requests (2026-07-28). */
+  readonly envelope?: Readonly<Record<string, unknown>>;
 }
 
 /** Settles the doubt that began at `at`; with null there is none, and what cannot be asked leaves all as it is. Never throws. */
@@ -57,11 +59,14 @@ async function listedNow(env: Env, kind: Kind, reach: Reach): Promise<{ pages: L
         jsonrpc: '2.0',
         id: `moorage-list-${page}`,
         method,
-        params: cursor === null ? {} : { cursor },
+        params: {
+          ...(cursor === null ? {} : { cursor }),
+          ...(reach.envelope ? { _meta: reach.envelope } : {}),
+        },
       } as const;
       const bytes = new TextEncoder().encode(JSON.stringify(request));
       const response = await postMessage(env, reach.origin, reach.grant, bytes, false, {
-        headers: { [WAKE_HEADER]: 'no' },
+        headers: { [WAKE_HEADER]: 'no', ...(reach.envelope ? { [ERA_HEADER]: 'modern' } : {}) },
       });
       own ||= response.headers.get(LISTS_HEADER) === 'changed';
       const answer = await answerIn(response, request.id);

@@ -4,6 +4,7 @@
  * Servers register tools by what the client declares, so revision and capabilities are part of a view. The client's name
  * is not: a copy for each version of each client would mean no copy for most of them.
  */
+import { META } from '../../shared/rev-2026-07-28.ts';
 import type { Kind } from './question.ts';
 import { KINDS } from './question.ts';
 
@@ -24,10 +25,19 @@ export interface Told {
   readonly listChanged: readonly Kind[];
 }
 
-/** `variant` of a client, from `params` of its initialize as JSON text, or of a modern request's revision and capabilities. */
+/** `variant` of a client, from `params` of its initialize as JSON text. */
 export async function variantOf(initialize: string): Promise<string> {
   const { protocolVersion, capabilities } = JSON.parse(initialize) as Record<string, unknown>;
   return await digestOf([protocolVersion, capabilities]);
+}
+
+/** The view of a lane's client, by `_meta` of its requests. */
+export async function laneView(
+  { server, principal }: Omit<View, 'variant'>,
+  meta: Readonly<Record<string, unknown>>,
+): Promise<View> {
+  const declared = { protocolVersion: meta[META.revision], capabilities: meta[META.clientCapabilities] };
+  return { server, principal, variant: await variantOf(JSON.stringify(declared)) };
 }
 
 /** What a result of initialize tells; null for one without a version, which is none. */

@@ -15,9 +15,15 @@
 import { DurableObject } from 'cloudflare:workers';
 import { MoorageError } from '../../shared/errors.ts';
 import { GRANT_LIFE_S, signGrant } from '../../shared/grant.ts';
+import type { ChangedLane } from '../../shared/link.ts';
 import { machineKeyOf } from '../../shared/machine-key.ts';
+import { META } from '../../shared/rev-2026-07-28.ts';
+import { MODERN_REVISION } from '../../shared/revision.ts';
 import { directoryOf } from '../directory/object.ts';
 import type { OriginRoute } from '../directory/route.ts';
+import { Doubts } from '../discovery/doubts.ts';
+import type { Kind } from '../discovery/question.ts';
+import { laneView } from '../discovery/view.ts';
 import { type Env, edgeKeyOf } from '../env.ts';
 import type { DeclaredTool, Parameter } from '../modern/parameters.ts';
 import { type Outcome, outcomeOf } from '../outcome.ts';
@@ -61,12 +67,14 @@ const MAX_STREAMS = 1000;
 export class Lane extends DurableObject<Env> {
   readonly #parameters: ParameterStore;
   readonly #woken: Woken;
+  readonly #doubts: Doubts;
   #leave: { readonly made: Promise<Leave>; readonly renewAt: number } | undefined;
 
   constructor(state: DurableObjectState, env: Env) {
     super(state, env);
     this.#parameters = new ParameterStore(state.storage.sql);
     this.#woken = new Woken(state.storage.sql);
+    this.#doubts = new Doubts(env, (promise) => state.waitUntil(promise));
   }
 
   /**
@@ -90,6 +98,32 @@ export class Lane extends DurableObject<Env> {
   /** Takes what a list of tools says of their parameters. */
   learn(tools: readonly DeclaredTool[]): void {
     this.#parameters.learn(tools);
+  }
+
+  /**
+   * An origin says that a list changed at the server of lane `holder`. One that does not run that server is passed over: it
+   * speaks for its own.
+   */
+  async listChanged(
+    { capabilities, ...holder }: ChangedLane,
+    origin: string,
+    kind: Kind,
+    starting: boolean,
+  ): Promise<void> {
+    const leave = async () => {
+      const made = await outcomeOf(() => this.#current(holder, null));
+      return made.ok && made.value.route.origin === origin ? made.value : null;
+    };
+    if (!(await leave())) return;
+    const envelope = {
+      [META.revision]: MODERN_REVISION,
+      [META.clientInfo]: { name: 'moorage', version: '1' },
+      [META.clientCapabilities]: capabilities,
+    };
+    await this.#doubts.raise(holder, kind, starting, async () => {
+      const found = await leave();
+      return found && { view: await laneView(holder, envelope), reach: { origin, grant: found.grant, envelope } };
+    });
   }
 
   /** Tells every listening stream of a change. */

@@ -7,11 +7,10 @@
  */
 import { parseExactly } from '../../shared/exact-json.ts';
 import type { JsonRpcMessage, JsonRpcRequest } from '../../shared/jsonrpc.ts';
-import { META } from '../../shared/rev-2026-07-28.ts';
 import { type Known, lookUp, responseText } from '../discovery/answer.ts';
 import { hinted } from '../discovery/hints.ts';
 import { isDiscovery, questionOf } from '../discovery/question.ts';
-import { type View, variantOf } from '../discovery/view.ts';
+import { laneView, type View } from '../discovery/view.ts';
 import type { Env } from '../env.ts';
 import { type LaneHolder, laneOf } from '../lane/object.ts';
 import { declaredIn } from './parameters.ts';
@@ -85,9 +84,7 @@ export function told(answer: JsonRpcMessage): JsonRpcMessage {
 /** Whose view of the server the sender of a request has. */
 export async function viewOf({ holder, request }: Pick<Asked, 'holder' | 'request'>): Promise<View> {
   const meta = (request.params?._meta ?? {}) as Record<string, unknown>;
-  const declared = { protocolVersion: meta[META.revision], capabilities: meta[META.clientCapabilities] };
-  const { server, principal } = holder;
-  return { server, principal, variant: await variantOf(JSON.stringify(declared)) };
+  return await laneView(holder, meta);
 }
 
 const isComplete = ({ resultType = 'complete' }: Readonly<Record<string, unknown>>): boolean =>

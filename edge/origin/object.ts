@@ -11,6 +11,7 @@ import { DurableObject } from 'cloudflare:workers';
 import { toMoorageError } from '../../shared/errors.ts';
 import { parseExactly } from '../../shared/exact-json.ts';
 import { signKeys } from '../../shared/grant.ts';
+import type { JsonRpcMessage } from '../../shared/jsonrpc.ts';
 import {
   type DownFrame,
   LINK_VERSION,
@@ -22,7 +23,10 @@ import {
   upFrame,
 } from '../../shared/link.ts';
 import { directoryOf } from '../directory/object.ts';
-import { type Env, edgeKeyOf, edgePublicKeysOf, shardsOf } from '../env.ts';
+import { changedKindOf } from '../discovery/question.ts';
+import { type Env, edgeKeyOf, edgePublicKeysOf, sessionKeyOf, shardsOf } from '../env.ts';
+import { laneId } from '../lane/id.ts';
+import { laneOf } from '../lane/object.ts';
 import { sessionObjectName } from '../session/id.ts';
 import { isNew, type LinkPosition, positionAt } from './link.ts';
 
@@ -134,7 +138,7 @@ export class Origin extends DurableObject<Env> {
   }
 
   /** Hands a message to every session, one call for each object that holds some of them. */
-  async #publish(origin: string, { sessions, message, starting }: Event): Promise<void> {
+  async #publish(origin: string, { sessions, lane, message, starting }: Event): Promise<void> {
     const shards = shardsOf(this.env);
     const byObject = Map.groupBy(new Set(sessions), (id) => sessionObjectName(id, shards));
     const text = JSON.stringify(message);
@@ -143,6 +147,11 @@ export class Origin extends DurableObject<Env> {
         this.env.SESSION.get(this.env.SESSION.idFromName(name)).publish(ids, text, origin, starting),
       ),
     );
+    const kind = changedKindOf(message as unknown as JsonRpcMessage);
+    if (!lane || kind === null) return;
+    // The id is made of the other two: an origin cannot name an object that is not a lane of its caller.
+    const id = await laneId(await sessionKeyOf(this.env), lane.server, lane.principal);
+    if (id === lane.id) await laneOf(this.env, id).listChanged(lane, origin, kind, starting ?? false);
   }
 
   #links(): WebSocket[] {

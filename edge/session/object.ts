@@ -18,7 +18,7 @@ import { machineKeyOf } from '../../shared/machine-key.ts';
 import { takesPriming } from '../../shared/revision.ts';
 import { directoryOf } from '../directory/object.ts';
 import type { Route } from '../directory/route.ts';
-import { Doubts, type ReachOf } from '../discovery/doubts.ts';
+import { type Ask, Doubts } from '../discovery/doubts.ts';
 import { changedKindOf } from '../discovery/question.ts';
 import { type Told, variantOf } from '../discovery/view.ts';
 import { type Env, edgeKeyOf, shardsOf } from '../env.ts';
@@ -82,11 +82,7 @@ export class Session extends DurableObject<Env> {
   constructor(state: DurableObjectState, env: Env) {
     super(state, env);
     this.#store = new SessionStore(state.storage);
-    this.#doubts = new Doubts(
-      env,
-      (id) => this.#reachOf(id),
-      (promise) => state.waitUntil(promise),
-    );
+    this.#doubts = new Doubts(env, (promise) => state.waitUntil(promise));
   }
 
   /** Opens session `id` for an initialize. Refuses `unknown_server`, with the names that exist in `data.servers`. */
@@ -162,7 +158,11 @@ export class Session extends DurableObject<Env> {
     const kind = origin === null ? null : changedKindOf(message);
     if (kind !== null) {
       const byServer = new Map(reached.map((id) => [this.#serverOf(id), id]));
-      for (const [server, id] of byServer) await this.#doubts.raise(server, kind, id, starting);
+      for (const [server, id] of byServer) {
+        const { state } = this.#entry(id);
+        const principal = 'principal' in state ? state.principal : '';
+        await this.#doubts.raise({ server, principal }, kind, starting, () => this.#reachOf(id));
+      }
     }
     for (const id of reached) this.#say(id, text, isNotification(message));
   }
@@ -339,7 +339,7 @@ export class Session extends DurableObject<Env> {
   }
 
   /** How to ask the process behind a session, and what that process sees of its client. */
-  async #reachOf(id: string): ReturnType<ReachOf> {
+  async #reachOf(id: string): ReturnType<Ask> {
     const { state } = this.#entry(id);
     if (state.status !== 'open' || state.route.runtime === 'edge') return null;
     const { grant, restore } = await this.#admission(id);

@@ -26,11 +26,14 @@ interface Open extends Call {
 }
 
 export const LISTEN = 'subscriptions/listen';
+/** In whose name we listen ourselves (`lane/list-watch.ts`): that is no work of the channel's. No lane has this name. */
+export const WATCHER = 'moorage';
 
 export class ModernCorrelator implements Correlates {
   readonly #calls = new Map<CallNumber, Open>();
   readonly #lanes = new Set<string>();
   #last: number;
+  #watch: CallNumber | undefined;
 
   /** `last` is the number of the last request, of a channel that slept through a restart of ours. */
   constructor(last = 0) {
@@ -42,7 +45,7 @@ export class ModernCorrelator implements Correlates {
   }
 
   get inFlight(): number {
-    return this.#calls.size;
+    return this.#calls.size - (this.#watch !== undefined && this.#calls.has(this.#watch) ? 1 : 0);
   }
 
   get sessions(): ReadonlySet<string> {
@@ -73,6 +76,7 @@ export class ModernCorrelator implements Correlates {
       wantsLog: message.method !== LISTEN && meta?.[META.logLevel] !== undefined,
     };
     this.#calls.set(number, call);
+    if (lane === WATCHER) this.#watch = number;
     const params =
       token === undefined ? message.params : { ...message.params, _meta: { ...meta, progressToken: number } };
     return { call, message: { ...message, id: number, ...(params ? { params } : {}) } };

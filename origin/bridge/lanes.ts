@@ -10,6 +10,7 @@ import type { JsonRpcMessage, JsonRpcRequest, JsonRpcResponse } from '../../shar
 import { type Envelope, parseEnvelope } from '../../shared/rev-2026-07-28.ts';
 import { isHttpDefinition, type ServerDefinition } from '../server.ts';
 import type { Era, Eras } from './eras.ts';
+import { type ListChanged, ListWatch } from './lane/list-watch.ts';
 import { ParameterCheck } from './lane/parameter-check.ts';
 import type { VirtualSessions } from './lane/virtual-sessions.ts';
 import type { ModernPeers } from './modern-peers.ts';
@@ -39,9 +40,11 @@ export class Lanes {
   readonly #peers: ModernPeers;
   readonly #eras: Eras;
   readonly #virtual: VirtualSessions;
+  readonly #watch: ListWatch;
   readonly #parameters = new ParameterCheck();
 
-  constructor(options: { peers: ModernPeers; eras: Eras; virtual: VirtualSessions }) {
+  constructor(options: { peers: ModernPeers; eras: Eras; virtual: VirtualSessions; changed: ListChanged }) {
+    this.#watch = new ListWatch(options.changed);
     this.#peers = options.peers;
     this.#eras = options.eras;
     this.#virtual = options.virtual;
@@ -110,6 +113,7 @@ export class Lanes {
     const { sender, definition, message, headers, signal } = arrival;
     const peer = await this.#peers.get(definition, sender.lane);
     arrival.reached(peer);
+    this.#watch.follow(peer, arrival);
     const lost = (error: MoorageError): boolean => error.code === 'session_unknown' && again > 0;
     peer.request(
       sender.lane,

@@ -74,6 +74,7 @@ const MAX_UNREAD_BYTES = 4 * MAX_MESSAGE_BYTES;
 /** How long a server may still answer a call that its client cancelled, in milliseconds. Most never do. */
 const CANCELLED_GRACE_MS = 5_000;
 const LIST_CHANGED = /^notifications\/(tools|prompts|resources)\/list_changed$/;
+export const isListChange = ({ method }: JsonRpcNotification): boolean => LIST_CHANGED.test(method);
 /** Requests after which a server lists what it listed before. */
 const UNCHANGING =
   /^(initialize|server\/discover|subscriptions\/listen|ping|logging\/setLevel|(tools|prompts|resources|resources\/templates)\/list|resources\/(un)?subscribe)$/;
@@ -95,7 +96,7 @@ export class Peer implements SessionPeer {
     this.#listsChanged = options.listsChanged ?? false;
     this.#channel = options.open({
       message: (message, via) => {
-        if (this.#called && isNotification(message) && LIST_CHANGED.test(message.method)) this.#listsChanged = true;
+        if (this.#called && isNotification(message) && isListChange(message)) this.#listsChanged = true;
         this.#route(this.#correlator.fromServer(message, via));
       },
       lost: (id, error) => this.#lost(id, error),

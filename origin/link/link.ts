@@ -11,6 +11,7 @@ import { signLinkToken } from '../../shared/grant.ts';
 import type { JsonRpcMessage } from '../../shared/jsonrpc.ts';
 import {
   type AnnouncedServer,
+  type ChangedLane,
   downFrame,
   LINK_PATH,
   LINK_VERSION,
@@ -61,8 +62,8 @@ export class Link {
   }
 
   /** Sends what a server said unasked, now or when the link is back. */
-  publish(sessions: readonly string[], message: JsonRpcMessage, starting = false): void {
-    const frame = this.#outbox.add(sessions, message, starting);
+  publish(sessions: readonly string[], message: JsonRpcMessage, starting = false, lane?: ChangedLane): void {
+    const frame = this.#outbox.add(sessions, message, starting, lane);
     if (frame === undefined)
       this.#options.log.warn('an unasked message of a server was too large for the link and was dropped');
     else if (this.#socket?.readyState === WebSocket.OPEN) this.#socket.send(frame);

@@ -5,7 +5,7 @@
  * oldest go first, and how many were lost is counted.
  */
 import type { JsonRpcMessage } from '../../shared/jsonrpc.ts';
-import { MAX_LINK_FRAME_BYTES, type UpFrame } from '../../shared/link.ts';
+import { type ChangedLane, MAX_LINK_FRAME_BYTES, type UpFrame } from '../../shared/link.ts';
 
 export const MAX_EVENTS = 1_000;
 export const MAX_BYTES = 8 * 1024 * 1024;
@@ -26,13 +26,14 @@ export class Outbox {
     return this.#lost;
   }
 
-  /** Takes a message in. Returns its frame, or nothing when it is too large for a frame. `starting`: see `link.ts`. */
-  add(sessions: readonly string[], message: JsonRpcMessage, starting = false): string | undefined {
+  /** Takes a message in. Returns its frame, or nothing when it is too large for a frame. `starting`, `lane`: see `link.ts`. */
+  add(sessions: readonly string[], message: JsonRpcMessage, starting = false, lane?: ChangedLane): string | undefined {
     const frame: UpFrame = {
       type: 'event',
       seq: this.#last + 1,
       sessions: [...sessions],
       ...(starting ? { starting } : {}),
+      ...(lane ? { lane } : {}),
       message: { ...message },
     };
     const text = JSON.stringify(frame);

@@ -121,13 +121,13 @@ describe('for how long', () => {
 
   test('not past the server’s word that it changed, unless that is settled soon', () => {
     keep(listed({}));
-    copies.doubt('notes', 'tools', 10);
+    copies.doubt(ada, 'tools', ALL, 10);
     expect(recall({ now: 10 + DOUBT_MS - 1 })).not.toBeNull();
     expect(recall({ now: 10 + DOUBT_MS })).toBeNull();
   });
 
   test('what was asked for before a change, or before what is stored, is not stored', () => {
-    copies.doubt('notes', 'tools', 10);
+    copies.doubt(ada, 'tools', ALL, 10);
     keep(listed({ n: 1 }), { asked: 10, now: 20 });
     expect(recall({ now: 20 })).toBeNull();
     keep(listed({ n: 2 }), { asked: 11, now: 21 });
@@ -154,7 +154,7 @@ describe('a doubt is settled', () => {
   beforeEach(() => {
     keep(listed({ n: 1 }));
     keep(listed({ n: 1 }), { view: other });
-    copies.doubt('notes', 'tools', 10);
+    copies.doubt(ada, 'tools', ALL, 10);
   });
 
   test('by the same list: every copy is good again', () => {
@@ -179,7 +179,7 @@ describe('a doubt is settled', () => {
   test('also a copy for one principal: the same list keeps it, another replaces it', () => {
     const own = (n: number) => listed({ n, cacheScope: 'private' });
     keep(own(1), { asked: 11 });
-    copies.doubt('notes', 'tools', 12);
+    copies.doubt(ada, 'tools', ALL, 12);
     copies.reconcile(
       ada,
       'd',
@@ -202,8 +202,19 @@ describe('a doubt is settled', () => {
     expect(recall({ now: 15 })).toBe(own(2));
   });
 
+  test('of the lists of one principal, where each has its own: others keep theirs', () => {
+    database.exec('DELETE FROM changed');
+    for (const view of [ada, eve]) keep(listed({ n: 1 }), { view, setting: OWN, asked: 11 });
+    copies.doubt(ada, 'tools', OWN, 20);
+    copies.reconcile(ada, 'd', 'tools', null, OWN, 20, 21);
+    expect(recall({ setting: OWN, now: 22 })).toBeNull();
+    expect(recall({ view: eve, setting: OWN, now: 20 + DOUBT_MS })).toBe(listed({ n: 1 }));
+    keep(listed({ n: 2 }), { setting: OWN, asked: 20, now: 23 });
+    expect(recall({ setting: OWN, now: 24 })).toBeNull();
+  });
+
   test('only by the answer to the newest', () => {
-    copies.doubt('notes', 'tools', 20);
+    copies.doubt(ada, 'tools', ALL, 20);
     settle(null);
     expect(recall({ now: 21 })).not.toBeNull();
   });
@@ -240,7 +251,7 @@ test('that a server has no such list is known of it until its lists change', () 
   copies.remember(ada, 'd', tools, { text, refused: true }, ALL, 0, 0);
   expect(copies.recall(eve, 'd', tools, ALL, 1)).toEqual({ text, refused: true, stored: 0 });
   expect(copies.tool(ada, 'd', 'a')).toBeNull();
-  copies.doubt('notes', 'tools', 2);
+  copies.doubt(ada, 'tools', ALL, 2);
   copies.reconcile(ada, 'd', 'tools', { pages: [{ ...tools, text, refused: true }], own: false }, ALL, 2, 3);
   expect(recall({ now: 2 + DOUBT_MS })).toBe(text);
   const error = { code: -32601, message: 'no' };

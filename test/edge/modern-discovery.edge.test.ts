@@ -4,7 +4,16 @@ import { ERA_HEADER, WAKE_HEADER } from '../../shared/origin-api.ts';
 import { EventReader, edgeUnderTest, type UnderTest } from './edge-under-test.ts';
 import { fresh, type Listing, lists } from './listing-origin.ts';
 import { type ModernOptions, postModern } from './modern-client.ts';
-import { event, type Handler, json, plain, refuse, result, type ScriptedLink } from './scripted-origin.ts';
+import {
+  type Arrived,
+  event,
+  type Handler,
+  json,
+  plain,
+  refuse,
+  result,
+  type ScriptedLink,
+} from './scripted-origin.ts';
 
 const CACHED = { discovery: { copies: 'all', maxAgeS: 3600 } } as const;
 
@@ -14,6 +23,7 @@ let listing: Listing;
 /** Each test has servers of its own, so that no copy and no lane of another is there. */
 let server: string;
 let tests = 0;
+let seq = 0;
 /** Whether the machine is awake. */
 let awake: boolean;
 /** What the origin does where the server does not list. */
@@ -28,7 +38,8 @@ beforeEach(async () => {
   awake = true;
   otherwise = plain;
   edge.origin.arrived.length = 0;
-  await link.hello([server], 'epoch-0001', CACHED);
+  seq = 0;
+  await link.hello([server], `epoch-of-${server}`, CACHED);
   edge.origin.handler = (arrived, response) => {
     if (arrived.headers[WAKE_HEADER] === 'no' && !awake) return refuse(response, 409, 'session_unknown');
     awake = true;
@@ -172,6 +183,56 @@ describe('a lane whose process was needed', () => {
     await edge.origin.close();
     expect(await visit()).toEqual(pages);
     await edge.origin.listen();
+  });
+});
+
+describe('a list that changed, says a process that only lanes use', () => {
+  const changed = async (of = server, starting = false) => {
+    const [{ grant }] = edge.origin.arrived.filter((arrived) => arrived.grant.server === server) as [Arrived];
+    link.send({
+      type: 'event',
+      seq: ++seq,
+      sessions: [],
+      lane: { id: grant.session, server: of, principal: grant.principal, capabilities: {} },
+      ...(starting ? { starting } : {}),
+      message: { jsonrpc: '2.0', method: 'notifications/tools/list_changed' },
+    });
+    expect(await link.next()).toEqual({ type: 'ack', seq });
+  };
+  const listed = async () => {
+    const seen: string[] = [];
+    const arrived = await arrivedDuring(async () => seen.push(...names(await ask('tools/list'))));
+    return { seen, arrived };
+  };
+
+  test('before it was called: what it lists now is the copy, though the machine sleeps then', async () => {
+    await filled();
+    listing.tools = ['look', 'late'];
+    await changed(server, true);
+    await expect.poll(listed).toEqual({ seen: ['look', 'late'], arrived: [] });
+    const asked = edge.origin.arrived.at(-1);
+    expect(asked?.headers).toMatchObject({ [ERA_HEADER]: 'modern', [WAKE_HEADER]: 'no' });
+    expect(asked?.message).toMatchObject({ params: { _meta: { 'io.modelcontextprotocol/clientCapabilities': {} } } });
+  });
+
+  test('after it was called: there is no copy of its own affair, until a fresh process lists', async () => {
+    await filled();
+    Object.assign(listing, { tools: ['look', 'mine'], own: true });
+    await changed();
+    await expect.poll(listed).toEqual({ seen: ['look', 'mine'], arrived: ['tools/list'] });
+    Object.assign(listing, fresh());
+    await ask('tools/list');
+    await ask('tools/list', { cursor: 'two' });
+    await expect.poll(listed).toEqual({ seen: ['look'], arrived: [] });
+  });
+
+  test('and lists the same as before: nothing happened; nor when it is an origin that speaks of another’s server or lane', async () => {
+    await filled();
+    await changed();
+    await expect.poll(() => edge.origin.arrived.at(-1)?.message).toMatchObject({ id: 'moorage-list-1' });
+    listing.tools = ['forged'];
+    await changed('elsewhere');
+    expect(await listed()).toEqual({ seen: ['look'], arrived: [] });
   });
 });
 

@@ -187,6 +187,21 @@ describe('a server that shows what it was sent', () => {
     expect([await lists(), await lists(quiet)]).toEqual(['changed', 'changed']);
   });
 
+  test('a list that changes is told though no client listens, with whoever used the process last; also after its subscription ended', async () => {
+    const told = () => origin.changed.filter(({ lane }) => lane.id === 'last');
+    for (const [n, times] of [1, 2].entries()) {
+      const last = { session: 'last', server: 'scripted', principal: 'ada', modern: true };
+      await origin.ask(modern(1, 'tools/call', { name: 'do', arguments: { action: 'changed' } }, { future: {} }), last);
+      await until(() => told().length === times);
+      expect(told()[n]).toEqual({
+        lane: { id: 'last', server: 'scripted', principal: 'ada', capabilities: { future: {} } },
+        message: { jsonrpc: '2.0', method: 'notifications/tools/list_changed' },
+        starting: false,
+      });
+      await origin.ask(call('t', { action: 'tear-down' }), at);
+    }
+  });
+
   test('a subscription that the server tears down ends as a result', async () => {
     const listening = await origin.post(modern('L', 'subscriptions/listen', { notifications: {} }), at);
     await until(() => listening.messages.length > 0);

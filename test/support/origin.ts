@@ -19,6 +19,7 @@ import { machineDefinitions, type ServerDefinition, serverDefinitions } from '..
 import { isolationOf, parseConfig } from '../../shared/config.ts';
 import { type EdgeKeys, signGrant } from '../../shared/grant.ts';
 import type { JsonRpcMessage, JsonRpcResponse } from '../../shared/jsonrpc.ts';
+import type { ChangedLane } from '../../shared/link.ts';
 import { machineKeyOf } from '../../shared/machine-key.ts';
 import { ERA_HEADER, MESSAGES_PATH, REPLAY_HEADER, SESSION_PATH } from '../../shared/origin-api.ts';
 import { PROOF_HEADER, signProof } from '../../shared/proof.ts';
@@ -55,6 +56,8 @@ export interface OriginUnderTest {
   readonly machines: Machines;
   readonly logged: string[];
   readonly unasked: { readonly sessions: readonly string[]; readonly message: JsonRpcMessage }[];
+  /** Lists that changed at servers that lanes use. */
+  readonly changed: { readonly lane: ChangedLane; readonly message: JsonRpcMessage; readonly starting: boolean }[];
   readonly definitions: ReadonlyMap<string, ServerDefinition>;
   post(message: object, options: SendOptions): Promise<Exchange>;
   /** The answer alone. A refusal of the exchange as a whole is thrown as its `ErrorBody`. */
@@ -94,6 +97,7 @@ export async function startOrigin(
     log,
   });
   const unasked: OriginUnderTest['unasked'] = [];
+  const changed: OriginUnderTest['changed'][number][] = [];
   const definitions = new Map(servers.map((server) => [server.name, server]));
   const parts = originParts({
     host: machines,
@@ -103,6 +107,9 @@ export async function startOrigin(
     log,
     unasked: (sessions, message) => {
       if (unasked.length < 1_000) unasked.push({ sessions, message });
+    },
+    changed: (lane, message, starting) => {
+      if (changed.length < 1_000) changed.push({ lane, message, starting });
     },
   });
   const pair = await generateKeyPair('EdDSA', { extractable: true });
@@ -170,6 +177,7 @@ export async function startOrigin(
     machines,
     logged,
     unasked,
+    changed,
     definitions,
     post,
     ask: async (message, options) => await (await post(message, options)).done,

@@ -8,6 +8,7 @@
 import { createHash, randomBytes } from 'node:crypto';
 import { MoorageError } from '../../../shared/errors.ts';
 import type { JsonRpcMessage, JsonRpcRequest } from '../../../shared/jsonrpc.ts';
+import type { ChangedLane } from '../../../shared/link.ts';
 import { INPUT_METHODS, isRecord, isRetry, methodNotFound, REMOVED_METHODS } from '../../../shared/rev-2026-07-28.ts';
 import { LEGACY_REVISIONS } from '../../../shared/revision.ts';
 import type { ServerDefinition } from '../../server.ts';
@@ -17,6 +18,7 @@ import { type Binding, badState, RequestStates } from '../request-state.ts';
 import type { Sessions } from '../sessions.ts';
 import { discoverResult, legacyCapabilities, modernError } from '../to-modern.ts';
 import { LaneCall, type Reader } from './call.ts';
+import { changedLaneOf } from './list-watch.ts';
 import { LaneSession } from './session.ts';
 
 /** How long a call waits for its client, in milliseconds. People answer in minutes. */
@@ -32,6 +34,8 @@ export const isVirtual = (session: string): boolean => session.startsWith(PREFIX
 
 interface Known {
   readonly lane: string;
+  /** Of the request that opened it. */
+  readonly view: ChangedLane;
   readonly session: Promise<LaneSession>;
   lastUsed: number;
 }
@@ -75,6 +79,11 @@ export class VirtualSessions {
       await session.wantLog(envelope.logLevel);
       if (!signal.aborted) this.#call(arrival, session, reader);
     }
+  }
+
+  /** Of several sessions that use one process, somebody in whose name it can be asked what it lists. */
+  laneOf(keys: readonly string[]): ChangedLane | undefined {
+    return keys.map((key) => this.#known.get(key)?.view).find((view) => view !== undefined);
   }
 
   /** Whether the session that would serve a request is open and its process runs. */
@@ -202,7 +211,12 @@ export class VirtualSessions {
       return known.session;
     }
     const session = this.#openSession(key, arrival);
-    const opened: Known = { lane: arrival.sender.lane, session, lastUsed: this.#now() };
+    const opened: Known = {
+      lane: arrival.sender.lane,
+      view: changedLaneOf(arrival),
+      session,
+      lastUsed: this.#now(),
+    };
     this.#known.set(key, opened);
     const forget = () => {
       if (this.#known.get(key) === opened) this.#known.delete(key);
