@@ -39,6 +39,11 @@ export const COMMANDS: Readonly<Record<string, Entry>> = {
     summary: 'copy files out of the machine of a server (<server>:<path>), or into it',
     load: () => import('./cp.ts'),
   },
+  login: {
+    call: 'login <action>',
+    summary: 'log people in with their browser: one-time codes, and the logins that clients have',
+    load: () => import('./login.ts'),
+  },
   origin: {
     call: 'origin <action>',
     summary: 'other machines as origins of an edge: invite, list, revoke; join, run, rotate, status',

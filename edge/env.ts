@@ -10,6 +10,7 @@ import { type PublicKey, publicKey } from '../shared/enrolment.ts';
 import { MoorageError } from '../shared/errors.ts';
 import { importKey } from '../shared/grant.ts';
 import type { Aggregate } from './aggregate/object.ts';
+import type { OAuthStore } from './auth/oauth/object.ts';
 import type { Tokens } from './auth/tokens/object.ts';
 import type { Directory } from './directory/object.ts';
 import type { Lane } from './lane/object.ts';
@@ -28,6 +29,9 @@ export interface Env extends Settings {
   readonly LIMITER: DurableObjectNamespace<Limiter>;
   /** The way to issuers on the edge's own host; there only where the owner configured one. */
   readonly LOOPBACK?: Fetcher;
+  readonly OAUTH: DurableObjectNamespace<OAuthStore>;
+  /** The secret of this edge at the upstream of `auth.oauth`. Secret; unset for a public client. */
+  readonly MOORAGE_UPSTREAM_SECRET?: string;
   /** The edge's private Ed25519 key, a JWK as JSON. Secret. */
   readonly MOORAGE_EDGE_KEY?: string;
   /** The key that will follow it: origins are told of it, so that the two can be exchanged while they run. Secret. */

@@ -14,6 +14,7 @@ import { checkHost, checkOrigin } from './auth/browser.ts';
 import { METADATA_PATH } from './auth/challenge.ts';
 import { endWithCredential } from './auth/ending.ts';
 import { metadataOf } from './auth/metadata.ts';
+import { oauthRoutes } from './auth/oauth/routes.ts';
 import { ALL_SERVERS, type Resource, serverResource } from './auth/resource.ts';
 import { authOf, baseOf } from './auth/settings.ts';
 import { directoryOf } from './directory/object.ts';
@@ -92,6 +93,8 @@ routes.get(LINK_PATH, (context) => acceptLink(context.env, context.req.raw));
 routes.route('/_origin', enrolment);
 
 routes.route('/admin/api', administration);
+
+routes.route('/', oauthRoutes);
 
 /** Of no server that is unknown is anything told: the documents are the same for every name. */
 const metadata = (context: Context<{ Bindings: Env }>, resource: Resource): Response => {

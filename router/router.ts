@@ -135,7 +135,10 @@ async function compose(composition: Composition): Promise<Router> {
         settings: edgeSettings(config, owner),
         loopbackFetch: hasLocalIssuer(config.auth),
         edgeKey: JSON.stringify(keys.edge),
-        secrets: keys.nextEdge ? { MOORAGE_NEXT_EDGE_KEY: JSON.stringify(keys.nextEdge) } : {},
+        secrets: {
+          ...(keys.nextEdge ? { MOORAGE_NEXT_EDGE_KEY: JSON.stringify(keys.nextEdge) } : {}),
+          ...secretsOf(process.env),
+        },
         sessionSecret: keys.sessionSecret,
         origins: [{ id: config.origin.id, key: publicHalf(keys.origin), address: origin.address }],
         log: (line) => log.warn(`edge: ${line}`),
@@ -186,6 +189,15 @@ function baseOf(text: string | undefined): URL | undefined {
   const url = URL.parse(text);
   if (url && /^https?:$/.test(url.protocol) && url.search === '' && url.hash === '') return url;
   throw new TypeError(`baseUrl must be an http(s) URL such as "https://tools.example.com/mcp", not "${text}".`);
+}
+
+/** Secrets of the edge that its owner gives by the environment. */
+function secretsOf(env: NodeJS.ProcessEnv): Record<`MOORAGE_${string}`, string> {
+  const given = (['MOORAGE_UPSTREAM_SECRET', 'MOORAGE_ORIGIN_ACCESS'] as const).flatMap((name) => {
+    const value = env[name];
+    return value ? [[name, value] as const] : [];
+  });
+  return Object.fromEntries(given);
 }
 
 function once(run: () => Promise<void>): () => Promise<void> {

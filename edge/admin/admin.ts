@@ -11,6 +11,7 @@ import { authenticate } from '../auth/authenticate.ts';
 import { ADMINISTRATION } from '../auth/resource.ts';
 import type { Env } from '../env.ts';
 import { refuse } from '../respond.ts';
+import { logins } from './logins.ts';
 import { origins } from './origins.ts';
 import { policy } from './policy.ts';
 import { tokens } from './tokens.ts';
@@ -43,6 +44,7 @@ administration.get('/whoami', (context) => {
 });
 
 administration.route('/tokens', tokens);
+administration.route('/logins', logins);
 administration.route('/origins', origins);
 administration.route('/tools', tools);
 administration.route('/policy', policy);

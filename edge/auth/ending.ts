@@ -1,11 +1,12 @@
 /**
- * Owns that a stream does not outlive the credential that opened it: it ends when that expires, or a token is revoked.
+ * Owns that a stream does not outlive the credential that opened it: it ends when that expires, or is revoked.
  *
- * A stream that a token opened is joined to the Tokens object once it has lived `WATCH_AFTER_MS` (most have ended by then); a
+ * A stream that a token opened is joined to the object that knows the token once it has lived `WATCH_AFTER_MS` (most have ended by then); a
  * token that was revoked meanwhile ends it at that moment. To what runs behind the stream this is a client that left.
  */
 import type { Credential } from '../../shared/principal.ts';
 import type { Env } from '../env.ts';
+import { watchGrant } from './oauth/object.ts';
 import { watchToken } from './tokens/object.ts';
 
 /** So late at most does a stream end whose token was revoked, in milliseconds. */
@@ -13,10 +14,16 @@ const WATCH_AFTER_MS = 2000;
 /** Timers count to 2^31 ms at most. */
 const MAX_TIMER_MS = 2 ** 31 - 1;
 
+/** Credentials that can be revoked, and who tells when that happens. */
+const WATCHED: Partial<Record<Credential['kind'], (env: Env, id: string) => Promise<WebSocket | null>>> = {
+  token: watchToken,
+  oauth: watchGrant,
+};
+
 /** The response, whose stream ends with the credential. Other responses are over soon, and pass as they are. */
 export function endWithCredential(env: Env, credential: Credential, response: Response): Response {
   const isStream = response.headers.get('content-type')?.startsWith('text/event-stream') ?? false;
-  const ends = credential.expiresAt !== undefined || credential.kind === 'token';
+  const ends = credential.expiresAt !== undefined || credential.kind in WATCHED;
   if (!isStream || !ends || !response.body) return response;
   return new Response(endingStream(env, credential, response.body.getReader()), response);
 }
@@ -27,6 +34,7 @@ function endingStream(
   reader: ReadableStreamDefaultReader<Uint8Array>,
 ): ReadableStream<Uint8Array> {
   const timers = new Set<ReturnType<typeof setTimeout>>();
+  const watchFor = WATCHED[kind];
   let socket: WebSocket | null = null;
   let open = true;
   const leave = () => {
@@ -44,7 +52,7 @@ function endingStream(
           void reader.cancel('the credential ended').catch(() => undefined);
         };
         const watch = async () => {
-          const watching = await watchToken(env, id).catch(() => null);
+          const watching = await watchFor?.(env, id).catch(() => null);
           if (!watching) return end();
           if (!open) return watching.close(1000, 'the stream ended');
           socket = watching;
@@ -60,7 +68,7 @@ function endingStream(
           };
           wait();
         }
-        if (kind === 'token') timers.add(setTimeout(watch, WATCH_AFTER_MS));
+        if (watchFor) timers.add(setTimeout(watch, WATCH_AFTER_MS));
       },
       async pull(controller) {
         const part = await reader.read();

@@ -13,14 +13,16 @@ import { jwt } from './jwt.ts';
 import { loopback } from './loopback.ts';
 import type { Attempt, Method } from './method.ts';
 import { mtls } from './mtls.ts';
+import { oauth } from './oauth.ts';
 import { owner } from './owner.ts';
 import { authOf, baseOf } from './settings.ts';
 import { token } from './token.ts';
 
-const METHODS: readonly Method[] = [owner, token, jwt, access, mtls, loopback];
+const METHODS: readonly Method[] = [owner, token, oauth, jwt, access, mtls, loopback];
 
 /** A request, and what is needed to judge it. */
-export interface Asking extends Pick<Attempt, 'settings' | 'resource' | 'tokens' | 'fetchText' | 'certificate'> {
+export interface Asking
+  extends Pick<Attempt, 'settings' | 'resource' | 'tokens' | 'validateLogin' | 'fetchText' | 'certificate'> {
   readonly request: Request;
 }
 

@@ -12,7 +12,7 @@ export interface ResourceMetadata {
 
 /** Scopes that a client is told to ask for. Empty: it need not ask for any. */
 export function requestedScopes(auth: AuthConfig, resource: Resource): readonly string[] {
-  const [first] = auth.jwt;
+  const [first] = auth.oauth ? [] : auth.jwt;
   if (first?.requestScopes) return first.requestScopes;
   // Every token of this issuer has them, and it may not know how to issue ours.
   return first && resource.opens(first.scopes) ? [] : resource.scopes;
@@ -20,8 +20,9 @@ export function requestedScopes(auth: AuthConfig, resource: Resource): readonly 
 
 /** The document of one resource. `base` has no slash at its end. */
 export function metadataOf(auth: AuthConfig, resource: Resource, base: string): ResourceMetadata {
-  const issuers = auth.jwt.map(({ issuer }) => issuer);
-  const [first] = auth.jwt;
+  // Clients take the first: the built-in one serves them all, whatever they can register with.
+  const issuers = [...(auth.oauth ? [base] : []), ...auth.jwt.map(({ issuer }) => issuer)];
+  const [first] = auth.oauth ? [] : auth.jwt;
   return {
     resource: `${base}${resource.path}`,
     resource_name: `Moorage ${resource.path}`,

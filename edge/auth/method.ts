@@ -12,6 +12,14 @@ export interface TokenFinder {
   find(id: string, digest: ArrayBuffer): Promise<ListedToken | null>;
 }
 
+/** What a token of the built-in authorization server proves. */
+export interface Login {
+  readonly holder: Pick<Principal, 'subject' | 'issuer' | 'name' | 'groups'>;
+  readonly scopes: readonly string[];
+  /** In milliseconds. */
+  readonly expiresAt: number;
+}
+
 /** A request that is to be authenticated. */
 export interface Attempt {
   readonly settings: Settings;
@@ -21,6 +29,8 @@ export interface Attempt {
   /** What stands in `Authorization: Bearer`; null when nothing does. */
   readonly bearer: string | null;
   readonly tokens: TokenFinder;
+  /** The login of an access token, if it is good for the resource. */
+  readonly validateLogin: (resource: string, token: string) => Promise<Login | null>;
   /** How documents of issuers are fetched. */
   readonly fetchText: FetchText;
   /** `request.cf.tlsClientAuth`: what the connection's TLS told of the client. */

@@ -8,7 +8,11 @@ import { CF_HEADER, PROTOCOL_HEADER } from './tls.ts';
 
 /** The runtime that the Worker was written and tested for; `wrangler.toml` says the same. */
 export const COMPATIBILITY_DATE = '2026-10-01';
-export const COMPATIBILITY_FLAGS = ['enable_request_signal', 'request_signal_passthrough'] as const;
+export const COMPATIBILITY_FLAGS = [
+  'enable_request_signal',
+  'request_signal_passthrough',
+  'global_fetch_strictly_public',
+] as const;
 /** Names of bindings that are read from the environment. */
 export const SECRETS = ['MOORAGE_EDGE_KEY', 'MOORAGE_SESSION_SECRET'] as const;
 /** A local object costs some 300 kB even when idle, so local sessions share a few. Changing it loses open sessions. */
@@ -22,6 +26,7 @@ const CLASSES = [
   { binding: 'AGGREGATE', className: 'Aggregate', uniqueKey: 'moorage-aggregate' },
   { binding: 'TOKENS', className: 'Tokens', uniqueKey: 'moorage-tokens' },
   { binding: 'LIMITER', className: 'Limiter', uniqueKey: 'moorage-limiter' },
+  { binding: 'OAUTH', className: 'OAuthStore', uniqueKey: 'moorage-oauth' },
 ] as const;
 
 export interface WorkerdOrigin {

@@ -6,6 +6,7 @@
  */
 import { z } from 'zod';
 import { isScope, MCP_SCOPE } from '../scopes.ts';
+import { oauthSchema } from './oauth.ts';
 
 /** Signatures that are taken (RFC 8725, section 3.1): asymmetric ones, so that no public key can pass for a secret. */
 const ALGORITHMS = ['RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512', 'ES256', 'ES384', 'ES512', 'EdDSA'] as const;
@@ -73,6 +74,8 @@ export const authSchema = z.strictObject({
   jwt: z.array(jwt).max(20).default([]),
   mtls: z.strictObject({ clients: z.array(mtlsClient).min(1).max(1000) }).optional(),
   access: access.optional(),
+  /** The authorization server that is built in. */
+  oauth: oauthSchema.optional(),
 });
 
 export type AuthConfig = z.infer<typeof authSchema>;
@@ -83,11 +86,18 @@ export const LOOPBACK_ONLY: AuthConfig = { loopback: true, tokens: false, jwt: [
 
 /** Whether callers from outside can show a credential at all. */
 export const admitsOutsiders = (auth: AuthConfig): boolean =>
-  auth.tokens || auth.jwt.length > 0 || auth.mtls !== undefined || auth.access !== undefined;
+  auth.tokens ||
+  auth.jwt.length > 0 ||
+  auth.mtls !== undefined ||
+  auth.access !== undefined ||
+  auth.oauth !== undefined;
 
 /** Whether an issuer is on the edge's own host. */
-export const hasLocalIssuer = ({ jwt }: AuthConfig): boolean =>
-  jwt.some(({ issuer, jwks }) => isLoopbackHost(URL.parse(jwks ?? issuer)?.hostname ?? ''));
+export const hasLocalIssuer = ({ jwt, oauth }: AuthConfig): boolean => {
+  const issuers = jwt.map(({ issuer, jwks }) => jwks ?? issuer);
+  if (oauth?.upstream?.type === 'oidc') issuers.push(oauth.upstream.issuer);
+  return issuers.some((issuer) => isLoopbackHost(URL.parse(issuer)?.hostname ?? ''));
+};
 
 function isFetchable(text: string): boolean {
   const url = URL.parse(text);

@@ -23,6 +23,7 @@ const authenticate = (request: Request, settings: Settings, resource: Resource) 
     settings,
     resource,
     tokens: nobody,
+    validateLogin: () => Promise.resolve(null),
     fetchText: () => Promise.reject(new Error('nothing is fetched')),
     certificate: undefined,
   });

@@ -48,6 +48,7 @@ const believed = ({ auth, headers = {}, certificate, resource = serverResource('
     settings: { MOORAGE_AUTH: JSON.stringify(auth), MOORAGE_PUBLIC_URL: BASE },
     resource,
     tokens: { find: () => Promise.resolve(null) },
+    validateLogin: () => Promise.resolve(null),
     fetchText,
     certificate,
   });
@@ -113,6 +114,7 @@ describe('a JWT', () => {
         settings: { MOORAGE_AUTH: JSON.stringify(own), MOORAGE_PUBLIC_URL: BASE },
         resource: serverResource('notes'),
         tokens: { find: () => Promise.resolve(null) },
+        validateLogin: () => Promise.resolve(null),
         fetchText: read,
         certificate: undefined,
       });
@@ -281,6 +283,7 @@ describe('kinds together', () => {
       settings: { MOORAGE_AUTH: JSON.stringify(auth) },
       resource: serverResource('notes'),
       tokens: { find: () => Promise.resolve(null) },
+      validateLogin: () => Promise.resolve(null),
       fetchText,
       certificate: undefined,
     });

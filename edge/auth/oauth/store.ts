@@ -1,0 +1,118 @@
+/**
+ * Owns what the authorization server remembers, in a SQLite database, with the interface of Workers KV that its library asks
+ * for, and the one-time codes by which the owner lets people in.
+ *
+ * - `entry(key TEXT PRIMARY KEY, value TEXT, expires_at INTEGER)`: clients, grants (encrypted by the library with the tokens
+ *   themselves) and hashes of tokens. `expires_at` in milliseconds, or null.
+ * - `code(hash TEXT PRIMARY KEY, name TEXT, groups TEXT, expires_at INTEGER)`: `hash` is SHA-256 of a code, hexadecimal.
+ *
+ * Invariants: what is past its time is not there; a code is used once, and wrong ones are counted against all of them.
+ */
+
+export interface KnownPerson {
+  readonly name: string;
+  readonly groups: readonly string[];
+}
+
+export interface ListedEntries {
+  readonly keys: readonly { readonly name: string }[];
+  readonly list_complete: boolean;
+  readonly cursor?: string;
+}
+
+/** Entries that the store holds at most: dynamic registration is open to everybody. */
+const MAX_ENTRIES = 100_000;
+const MAX_CODES = 100;
+/** Wrong codes within `GUESSES_WITHIN_MS` after which none is taken: a code has 40 bits. */
+const MAX_GUESSES = 10;
+const GUESSES_WITHIN_MS = 15 * 60_000;
+
+export class OAuthEntries {
+  readonly #sql: SqlStorage;
+
+  constructor(sql: SqlStorage) {
+    this.#sql = sql;
+    sql.exec('CREATE TABLE IF NOT EXISTS entry (key TEXT PRIMARY KEY, value TEXT NOT NULL, expires_at INTEGER)');
+    sql.exec('CREATE INDEX IF NOT EXISTS entry_expiry ON entry (expires_at) WHERE expires_at IS NOT NULL');
+    sql.exec(
+      'CREATE TABLE IF NOT EXISTS code (hash TEXT PRIMARY KEY, name TEXT NOT NULL, groups TEXT NOT NULL, expires_at INTEGER NOT NULL)',
+    );
+    sql.exec('CREATE TABLE IF NOT EXISTS guess (at INTEGER NOT NULL)');
+  }
+
+  get(key: string, now: number): string | null {
+    const [row] = this.#sql
+      .exec<{ value: string }>(
+        'SELECT value FROM entry WHERE key = ? AND (expires_at IS NULL OR expires_at > ?)',
+        key,
+        now,
+      )
+      .toArray();
+    return row?.value ?? null;
+  }
+
+  /** False when the store is full. */
+  put(key: string, value: string, expiresAt: number | null, now: number): boolean {
+    this.#sql.exec('DELETE FROM entry WHERE expires_at <= ?', now);
+    const [{ n } = { n: 0 }] = this.#sql.exec<{ n: number }>('SELECT count(*) AS n FROM entry').toArray();
+    if (n >= MAX_ENTRIES && this.get(key, now) === null) return false;
+    this.#sql.exec('INSERT OR REPLACE INTO entry (key, value, expires_at) VALUES (?, ?, ?)', key, value, expiresAt);
+    return true;
+  }
+
+  delete(key: string): void {
+    this.#sql.exec('DELETE FROM entry WHERE key = ?', key);
+  }
+
+  /** Keys in their order, after `cursor`, which is the last key of the page before. */
+  list(prefix: string, limit: number, cursor: string, now: number): ListedEntries {
+    const rows = this.#sql
+      .exec<{ key: string }>(
+        `SELECT key FROM entry WHERE substr(key, 1, ?) = ? AND key > ? AND (expires_at IS NULL OR expires_at > ?)
+         ORDER BY key LIMIT ?`,
+        prefix.length,
+        prefix,
+        cursor,
+        now,
+        limit + 1,
+      )
+      .toArray();
+    const keys = rows.slice(0, limit).map(({ key }) => ({ name: key }));
+    const last = keys.at(-1);
+    return rows.length > limit && last
+      ? { keys, list_complete: false, cursor: last.name }
+      : { keys, list_complete: true };
+  }
+
+  /** Keeps a code. The oldest makes room. */
+  addCode(hash: string, { name, groups }: KnownPerson, expiresAt: number): void {
+    this.#sql.exec(
+      'INSERT OR REPLACE INTO code (hash, name, groups, expires_at) VALUES (?, ?, ?, ?)',
+      hash,
+      name,
+      JSON.stringify(groups),
+      expiresAt,
+    );
+    this.#sql.exec(
+      'DELETE FROM code WHERE hash NOT IN (SELECT hash FROM code ORDER BY expires_at DESC LIMIT ?)',
+      MAX_CODES,
+    );
+  }
+
+  /** Takes a code: whom it lets in, or why nobody. */
+  takeCode(hash: string, now: number): KnownPerson | 'wrong' | 'too-many' {
+    this.#sql.exec('DELETE FROM guess WHERE at <= ?', now - GUESSES_WITHIN_MS);
+    const [{ n } = { n: 0 }] = this.#sql.exec<{ n: number }>('SELECT count(*) AS n FROM guess').toArray();
+    if (n >= MAX_GUESSES) return 'too-many';
+    const [row] = this.#sql
+      .exec<{ name: string; groups: string }>(
+        'DELETE FROM code WHERE hash = ? AND expires_at > ? RETURNING name, groups',
+        hash,
+        now,
+      )
+      .toArray();
+    if (row) return { name: row.name, groups: JSON.parse(row.groups) as string[] };
+    this.#sql.exec('INSERT INTO guess (at) VALUES (?)', now);
+    return 'wrong';
+  }
+}
