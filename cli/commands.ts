@@ -64,6 +64,11 @@ export const COMMANDS: Readonly<Record<string, Entry>> = {
     summary: 'list the machines of the router that runs here, with their states',
     load: () => import('./machines.ts'),
   },
+  images: {
+    call: 'images',
+    summary: 'list the images that machines are made of; "images prune" removes what nobody uses',
+    load: () => import('./images.ts'),
+  },
   policy: {
     call: 'policy explain',
     summary: 'say whether a caller may use a tool, and which rule of "access" decides it',

@@ -11,6 +11,7 @@ import { MoorageError } from '../shared/errors.ts';
 import type { TakenOver } from './bridge/take-over.ts';
 import type { ServerHost } from './bridge/upstreams.ts';
 import { Gateway } from './egress/gateway.ts';
+import { ConfiguredUses, noteBoot } from './images/uses.ts';
 import type { Log } from './log.ts';
 import { homeOf, noteOwner, noteUse, type Place, placesIn } from './places.ts';
 import { processMachine } from './process/driver.ts';
@@ -66,12 +67,14 @@ export class Machines implements ServerHost {
   /** Machines of single callers, and when their use was last noted. */
   readonly #places = new Map<string, { readonly own: Own; notedAt: number }>();
   readonly #provisions = new Map<string, Promise<Provision>>();
+  readonly #uses: ConfiguredUses;
   #sleepers: Sleepers | undefined;
 
   constructor(options: MachinesOptions) {
     this.#options = options;
     this.#supervisor = new Supervisor({ log: options.log, memoryMiB: options.memoryMiB });
     this.#definitions = new Map(options.definitions.map((definition) => [definition.key, definition]));
+    this.#uses = new ConfiguredUses(options.cacheDir, options.stateDir, this.#definitions.keys());
     for (const definition of options.definitions) if (definition.isolation === 'server') this.#define(definition);
   }
 
@@ -215,6 +218,7 @@ export class Machines implements ServerHost {
       key,
       async (progress, signal) => {
         if (place) noteOwner(this.#dir(key), place.own);
+        await noteBoot(this.#dir(key), (await this.#provision(definition)).uses);
         return await driver.boot(await this.#spec(definition, place), progress, signal);
       },
       { memoryMiB: definition.memoryMiB, sleeps: definition.sleep, carry: () => this.#sleepers?.carry(key) },
@@ -265,10 +269,18 @@ export class Machines implements ServerHost {
     const { key } = definition;
     const known = this.#provisions.get(key);
     if (known) return known;
-    const building = provision(definition, this.#options, (text) => this.#options.log.info(`machine ${key}: ${text}`));
+    const building = this.#build(definition);
     this.#provisions.set(key, building);
     building.catch(() => this.#provisions.delete(key));
     return building;
+  }
+
+  async #build(definition: MachineDefinition): Promise<Provision> {
+    const { key } = definition;
+    const { log } = this.#options;
+    const built = await provision(definition, this.#options, (text) => log.info(`machine ${key}: ${text}`));
+    await this.#uses.note(key, built.uses);
+    return built;
   }
 
   async #processSpec(server: ProcessDefinition, instead?: readonly string[]): Promise<ProcessSpec> {

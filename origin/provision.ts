@@ -6,7 +6,7 @@ import { join, relative, resolve } from 'node:path';
 import { isOciImage, recipeOf } from '../shared/config/image.ts';
 import { GUEST_PATH } from './guest/process.ts';
 import { ensureApp, PYTHON, packageFolderOf, type ServerRecipe } from './images/app.ts';
-import type { Progress } from './images/cache.ts';
+import { noticingUses, type Progress } from './images/cache.ts';
 import type { CommandPlan } from './images/command-plan.ts';
 import { CONTAINER_PACKAGE, ENTER } from './images/container-scripts.ts';
 import { ensureMachineImage } from './images/machine-image.ts';
@@ -21,6 +21,8 @@ import { MachineError } from './vm/error.ts';
 /** A machine whose image is there. */
 export interface Provision {
   readonly image: MachineImage;
+  /** Folders of the cache that it was made with. */
+  readonly uses: readonly string[];
   /**
    * How the process of one of its servers is started, or a process that runs `instead` where the server would: in its
    * folder, its environment and its root. Rejects with `app-bin-missing`.
@@ -36,10 +38,19 @@ export interface ProvisionOptions {
 
 /** Finds or builds everything that the machine's servers need. Rejects with a MachineError. */
 export async function provision(
-  { servers }: MachineDefinition,
+  definition: MachineDefinition,
   options: ProvisionOptions,
   progress: Progress,
 ): Promise<Provision> {
+  const { result, uses } = await noticingUses(() => make(definition, options, progress));
+  return { ...result, uses };
+}
+
+async function make(
+  { servers }: MachineDefinition,
+  options: ProvisionOptions,
+  progress: Progress,
+): Promise<Omit<Provision, 'uses'>> {
   const { cacheDir, configDir } = options;
   const plans = new Map(servers.map((server) => [server.name, planOf(server)] as const));
   const container = containerOf([...plans.values()]);

@@ -9,6 +9,7 @@ import { machineRoutes } from '../origin/control/machines.ts';
 import { secretRoutes } from '../origin/control/secrets.ts';
 import { shellSocket } from '../origin/control/shell.ts';
 import { defaultCacheDir } from '../origin/images/cache.ts';
+import { DEFAULT_GRACE_MS, pruneImages } from '../origin/images/garbage.ts';
 import { ensureMachineImage } from '../origin/images/machine-image.ts';
 import type { Log } from '../origin/log.ts';
 import { Machines } from '../origin/machines.ts';
@@ -24,6 +25,9 @@ import type { Config } from '../shared/config.ts';
 import { type Fallback, type Settled, settleIsolation } from './isolation.ts';
 import { socketPath } from './state.ts';
 import { VERSION } from './version.ts';
+
+/** Unused images that a start removes, at most. */
+const MAX_REMOVED = 20;
 
 export interface OriginHalfOptions {
   readonly configDir: string;
@@ -43,7 +47,10 @@ export interface OriginHalf {
   readonly address: string;
   /** Starts the agent and the owner's socket. `ready`: resolves when the edge knows this origin's servers. */
   start(edge: Pick<AgentOptions, 'originId' | 'key' | 'edgeKeys' | 'onEdgeKeys' | 'edgeUrl'>): Promise<void>;
-  /** Builds the images that are missing. Those that cannot be built leave their servers unusable, and the others served. */
+  /**
+   * Builds the images that are missing. Those that cannot be built leave their servers unusable, and the others served.
+   * Goes on to remove, in the background, some of those that nobody uses.
+   */
   prepare(): Promise<void>;
   stop(): Promise<void>;
 }
@@ -68,6 +75,7 @@ export async function originHalf(configured: Config, options: OriginHalfOptions)
   const listen = agentAddress(config, stateDir);
   let control: Control | undefined;
   let agent: RunningAgent | undefined;
+  let garbage: Promise<void> | undefined;
   return {
     config,
     isolation,
@@ -105,11 +113,13 @@ export async function originHalf(configured: Config, options: OriginHalfOptions)
         if (!(error instanceof MachineError)) throw error;
         log.error(`${error.message}${error.detail ? `\n${error.detail}` : ''}`);
       }
+      if (driver) garbage = removeGarbage(cacheDir, log);
     },
     stop: async () => {
       await control?.close();
       await agent?.stop();
       store.close();
+      await garbage;
     },
   };
 }
@@ -118,6 +128,16 @@ export async function originHalf(configured: Config, options: OriginHalfOptions)
 function preparedMachines(servers: readonly ServerDefinition[], names: readonly string[] | undefined): Set<string> {
   const prepared = names === undefined ? servers : servers.filter(({ name }) => names.includes(name));
   return new Set(prepared.map(({ machine }) => machine));
+}
+
+async function removeGarbage(cacheDir: string, log: Log): Promise<void> {
+  try {
+    const options = { graceMs: DEFAULT_GRACE_MS, now: Date.now(), limit: MAX_REMOVED };
+    const { removed, bytes } = await pruneImages(cacheDir, options);
+    if (removed.length > 0) log.info(`removed ${removed.length} unused images, ${Math.ceil(bytes / 1024 / 1024)} MiB`);
+  } catch (error) {
+    log.warn(`unused images could not be removed: ${String(error)}`);
+  }
 }
 
 async function chooseAccelerator(driver: QemuDriver, cacheDir: string, log: Log): Promise<'kvm' | 'tcg'> {

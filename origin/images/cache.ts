@@ -1,14 +1,16 @@
 /**
- * The image cache: `<root>/<kind>/<digest>/` folders that never change once they have that name.
+ * The image cache: `<root>/<kind>/<digest>/` folders that never change once they have that name. A folder's time is that
+ * of its last use.
  *
  * Invariants: a folder is built elsewhere in the cache, on the same file system, and renamed into place, so what has the
  * final name is complete; the name is a digest of everything that went in, so finding it is all the checking a start
  * needs. One builder at a time per kind holds a lock file; the lock only saves double work (two builders that race past
  * it both build, and the second rename loses), so a wrong guess about a dead owner cannot corrupt anything.
  */
+import { AsyncLocalStorage } from 'node:async_hooks';
 import { createHash, randomUUID } from 'node:crypto';
 import { type Dirent, existsSync, readdirSync, readFileSync } from 'node:fs';
-import { link, mkdir, open, readdir, readFile, rename, rm, stat, unlink, writeFile } from 'node:fs/promises';
+import { link, mkdir, open, readdir, readFile, rename, rm, stat, unlink, utimes, writeFile } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -19,6 +21,19 @@ export type Progress = (line: string) => void;
 
 const LOCK_POLL_MS = 150;
 const LOCK_DEADLINE_MS = 15 * 60_000;
+/** A folder that was used within this time may be used without asking; nobody removes one so soon. Milliseconds. */
+const FRESH_MS = 10 * 60_000;
+/** The shortest time after its last use at which a folder may be removed. Milliseconds. */
+export const MIN_GRACE_MS = 6 * FRESH_MS;
+
+const using = new AsyncLocalStorage<Set<string>>();
+
+/** What `work` gives, and the folders of the cache (`kind/digest`) that it found or built on its way. */
+export async function noticingUses<T>(work: () => Promise<T>): Promise<{ result: T; uses: readonly string[] }> {
+  const seen = new Set<string>();
+  const result = await using.run(seen, work);
+  return { result, uses: [...seen].sort() };
+}
 
 /** Where images live unless told otherwise: $MOORAGE_CACHE, $XDG_CACHE_HOME/moorage, ~/.cache/moorage. */
 export function defaultCacheDir(env: NodeJS.ProcessEnv = process.env): string {
@@ -66,9 +81,10 @@ export async function ensureBuilt(
   progress: Progress,
 ): Promise<string> {
   const final = join(root, kind, digest);
-  if (existsSync(final)) return final;
+  using.getStore()?.add(`${kind}/${digest}`);
+  if (await isFresh(final)) return final;
   return withLock(root, kind, progress, async () => {
-    if (existsSync(final)) return final;
+    if (await touch(final)) return final;
     const temporary = join(
       root,
       'building',
@@ -88,10 +104,29 @@ export async function ensureBuilt(
 }
 
 /** Removes what builders that died have left; their process id is part of the name. */
-async function sweep(building: string): Promise<void> {
+export async function sweep(building: string): Promise<void> {
   for (const name of await readdir(building).catch((): string[] => [])) {
     const pid = Number(/-(\d+)-[0-9a-f]{8}$/.exec(name)?.[1]);
     if (processStart(pid) === undefined) await rm(join(building, name), { recursive: true, force: true });
+  }
+}
+
+async function isFresh(folder: string): Promise<boolean> {
+  try {
+    return Date.now() - (await stat(folder)).mtimeMs < FRESH_MS;
+  } catch {
+    return false;
+  }
+}
+
+/** Notes a use now. False when there is no such folder. Only with the lock of its kind: it could just be removed. */
+async function touch(folder: string): Promise<boolean> {
+  try {
+    await utimes(folder, new Date(), new Date());
+    return true;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return false;
+    throw error;
   }
 }
 
@@ -106,6 +141,8 @@ async function persist(folder: string): Promise<void> {
 }
 
 async function publish(temporary: string, final: string): Promise<void> {
+  // What was unpacked into it may have given it a time of its own.
+  await touch(temporary);
   try {
     await rename(temporary, final);
   } catch (error) {
@@ -114,8 +151,17 @@ async function publish(temporary: string, final: string): Promise<void> {
   }
 }
 
-/** Runs `work` while holding the cache-wide lock `name`; a lock of a dead process is taken over. */
-export async function withLock<T>(root: string, name: string, progress: Progress, work: () => Promise<T>): Promise<T> {
+/**
+ * Runs `work` while holding the cache-wide lock `name`; a lock of a dead process is taken over. Rejects with `cache-locked`
+ * when a living one has it for longer than `deadlineMs`.
+ */
+export async function withLock<T>(
+  root: string,
+  name: string,
+  progress: Progress,
+  work: () => Promise<T>,
+  deadlineMs = LOCK_DEADLINE_MS,
+): Promise<T> {
   const path = join(root, 'locks', `${name}.lock`);
   await mkdir(join(root, 'locks'), { recursive: true, mode: 0o700 });
   await mkdir(join(root, name), { recursive: true, mode: 0o700 });
@@ -123,7 +169,7 @@ export async function withLock<T>(root: string, name: string, progress: Progress
   const mine = `${path}.${randomUUID()}`;
   await writeFile(mine, owner);
   try {
-    await acquire(path, mine, name, progress);
+    await acquire(path, mine, name, progress, deadlineMs);
   } finally {
     await unlink(mine);
   }
@@ -134,8 +180,14 @@ export async function withLock<T>(root: string, name: string, progress: Progress
   }
 }
 
-async function acquire(path: string, mine: string, name: string, progress: Progress): Promise<void> {
-  const deadline = Date.now() + LOCK_DEADLINE_MS;
+async function acquire(
+  path: string,
+  mine: string,
+  name: string,
+  progress: Progress,
+  deadlineMs: number,
+): Promise<void> {
+  const deadline = Date.now() + deadlineMs;
   for (let told = false; ; ) {
     try {
       // A link appears with its content in one step: nobody ever reads a lock that does not name its owner yet.

@@ -75,7 +75,10 @@ async function install(
   }
   await compilePython(interpreter, join(venv, 'lib'), venv);
   await settle(venv, interpreter);
-  await writeFile(join(to, 'lock.json'), JSON.stringify({ pip: resolvedIn(await readFile(report, 'utf8')) }));
+  await writeFile(
+    join(to, 'lock.json'),
+    JSON.stringify({ wanted: specs, pip: resolvedIn(await readFile(report, 'utf8')) }),
+  );
   await rm(report);
   await rm(pip, { recursive: true });
 }

@@ -16,6 +16,11 @@ export const PYTHON_PACKAGE = 'python3';
 const DROPPED = ['doc', 'man', 'info', 'locale', 'lintian', 'bug'];
 const CERTIFICATES = 'usr/share/ca-certificates/mozilla';
 
+interface Lock {
+  wanted: readonly string[];
+  apt: readonly DebianPackage[];
+}
+
 export interface SystemLayer {
   path: string;
   digest: string;
@@ -61,7 +66,7 @@ async function build(cacheDir: string, names: readonly string[], to: string, pro
   progress('packing the system layer');
   await packErofs(root, join(to, 'layer.erofs'));
   if (!(names.length === 1 && names[0] === PYTHON_PACKAGE)) await rm(root, { recursive: true });
-  await writeFile(join(to, 'lock.json'), JSON.stringify({ apt: packages } satisfies { apt: DebianPackage[] }));
+  await writeFile(join(to, 'lock.json'), JSON.stringify({ wanted: names, apt: packages } satisfies Lock));
 }
 
 /** Scripts name programs in /bin and in /usr/bin; which of the two holds them differs between releases. */

@@ -1,6 +1,7 @@
 /**
  * What must be the same for a sleeping machine's image to be resumed: QEMU itself, the processor, and the machine as its
- * command line describes it (disks and images are found by digest, so their paths stand for their content).
+ * command line describes it. An image's path is a digest of its recipe; one that was removed and built anew may hold newer
+ * packages, so that its size and time belong to it.
  */
 import { createHash } from 'node:crypto';
 import { readFileSync, statSync } from 'node:fs';
@@ -23,4 +24,10 @@ export function fingerprintOf(qemu: string, args: readonly string[]): string {
   return createHash('sha256')
     .update(JSON.stringify([qemu, processor, args]))
     .digest('hex');
+}
+
+/** A file that may have been replaced by another of its name. What is no file stands for itself. */
+export function fileIdentity(path: string): string {
+  const stats = statSync(path, { throwIfNoEntry: false });
+  return stats === undefined ? path : `${path} ${stats.size} ${stats.mtimeMs}`;
 }

@@ -14,7 +14,7 @@ import { requireTool, run } from './command.ts';
 import { DISK, diskPath, ensureDisk, evictLeftover, sweepDisks } from './disk.ts';
 import type { MachineDriver, MachineSpec, Recalled } from './driver.ts';
 import { MachineError } from './error.ts';
-import { fingerprintOf, qemuIdentity } from './fingerprint.ts';
+import { fileIdentity, fingerprintOf, qemuIdentity } from './fingerprint.ts';
 import { INSTALL_HINT } from './host.ts';
 import { inspectJail, type JailFacts, jailOf, type Owner } from './jail.ts';
 import { DEADLINES, type MachineHost, QemuMachine } from './qemu-machine.ts';
@@ -149,7 +149,7 @@ export class QemuDriver implements MachineDriver {
       },
       fingerprint: fingerprintOf(qemuIdentity(qemu, version), [
         ...qemuArguments({ ...common, incoming: true }),
-        ...inheritedFiles(spec, String(owner?.uid ?? 'own')),
+        ...inheritedFiles(spec, String(owner?.uid ?? 'own')).map(fileIdentity),
       ]),
     };
   }

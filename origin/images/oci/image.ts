@@ -4,7 +4,7 @@
  * `oci-name/<digest>/name.json` says which image a name meant when it was first asked for (a file's or folder's name stands
  * for its present content); `oci/<digest>/` holds that image: `layer.erofs`, and `image.json` with how it is run.
  */
-import { createHash } from 'node:crypto';
+import { randomUUID } from 'node:crypto';
 import { mkdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { type Digest, type OciReference, parseOciReference } from '../../../shared/config/oci-reference.ts';
@@ -118,14 +118,12 @@ class Source {
     }
     if (await isFolder(this.#path)) return imageIn(lookupIn(this.#path), reference.digest);
     this.#progress('unpacking the saved image');
-    this.#folder = join(this.#cacheDir, 'building', `archive-${process.pid}-${shortDigest(this.#path)}`);
+    // As the sweeper of half-built folders knows them.
+    this.#folder = join(this.#cacheDir, 'building', `archive-${process.pid}-${randomUUID().slice(0, 8)}`);
     await mkdir(this.#folder, { recursive: true, mode: 0o700 });
     return imageIn(await unpackArchive(this.#path, this.#folder, { left: MAX_BYTES }), reference.digest);
   }
 }
-
-/** As the sweeper of half-built folders knows them: eight digits, after the builder's process id. */
-const shortDigest = (text: string): string => createHash('sha256').update(text).digest('hex').slice(0, 8);
 
 async function build(
   cacheDir: string,
