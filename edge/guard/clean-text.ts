@@ -22,14 +22,22 @@ const HIDDEN =
   // biome-ignore lint/suspicious/noMisleadingCharacterClass: each character is meant by itself
   /\u{1f3f4}\u{e0067}\u{e0062}(?:\u{e0065}\u{e006e}\u{e0067}|\u{e0073}\u{e0063}\u{e0074}|\u{e0077}\u{e006c}\u{e0073})\u{e007f}|[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\u{1d173}-\u{1d17a}\u{e0000}-\u{e0fff}]/gu;
 
-/** The same in UTF-16 units of a JSON text, as they are and escaped. Says yes too often, never too rarely. */
-const SUSPECT =
+/**
+ * The same in UTF-16 units of a JSON text, as they are and escaped. They say yes too often, never too rarely, and are apart
+ * because each alone is several times faster than all in one.
+ */
+const LOW =
   // biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what is looked for
+  /[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f\u00ad]/;
+const HIGH =
   // biome-ignore lint/suspicious/noMisleadingCharacterClass: each character is meant by itself
-  /[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\udb40-\udb43]|\ud834[\udd73-\udd7a]|\\[bf]|\\u(?:00(?:[01]|7[fF]|[89]|[aA][dD])|034|061|11[56]|17[bB]|180|20[026]|316|[fF][eE]|[fF]{2}|[dD](?:834|[bB]4))/;
+  /[\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\udb40-\udb43\ud834]/;
+const ESCAPED =
+  /\\[bf]|\\u(?:00(?:[01]|7[fF]|[89]|[aA][dD])|034|061|11[56]|17[bB]|180|20[026]|316|[fF][eE]|[fF]{2}|[dD](?:834|[bB]4))/;
 
 /** Whether a JSON text may hold anything that `cleaned` would change. */
-export const isSuspect = (json: string): boolean => SUSPECT.test(json);
+export const isSuspect = (json: string): boolean =>
+  LOW.test(json) || HIGH.test(json) || (json.includes('\\') && ESCAPED.test(json));
 
 /** The text without what is hidden, or with it made visible. */
 export function cleaned(text: string, how: Cleaning): string {
