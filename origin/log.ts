@@ -24,7 +24,9 @@ export interface Log {
 const OWN: Bounds = { maxBytes: 10 * 1024 * 1024, older: 1 };
 /** Of each server in each machine. */
 const SERVERS: Bounds = { maxBytes: 4 * 1024 * 1024, older: 4 };
-/** What a server wrote in a machine that nobody has used since is removed after this time. */
+/** Of each machine. */
+const MACHINES: Bounds = { maxBytes: 4 * 1024 * 1024, older: 1 };
+/** What was written of a machine that nobody has used since is removed after this time. */
 const KEPT_MS = 30 * 86_400_000;
 const MAX_LINE = 8 * 1024;
 
@@ -38,7 +40,7 @@ export function printable(text: string): string {
 /** A log under `dir` (created 0700). `print` gets every line of level info and above, for the terminal. */
 export function openLog(dir: string, print: (line: string) => void, now: () => number = Date.now): Log {
   mkdirSync(dir, { recursive: true, mode: 0o700 });
-  sweep(join(dir, 'servers'), now() - KEPT_MS);
+  for (const folder of ['servers', 'machines']) sweep(join(dir, folder), now() - KEPT_MS);
   const files = new LogFiles((code) => print(`warning: the log cannot be written (${code})`));
   const append = (path: string, line: string, bounds: Bounds): void => {
     files.append(path, `${new Date(now()).toISOString()} ${line}\n`, bounds);
@@ -54,11 +56,11 @@ export function openLog(dir: string, print: (line: string) => void, now: () => n
     warn: at('warning', true),
     error: at('error', true),
     server: (name, machine, line) => append(serverFile(dir, name, machine), oneLine(line), SERVERS),
-    machine: (key, line) => append(join(dir, `machine-${key}.log`), printable(line), OWN),
+    machine: (key, line) => append(join(dir, 'machines', `${key}.log`), oneLine(line), MACHINES),
   };
 }
 
-/** A line of a server is a line of the file, whatever is in it. */
+/** A line of a server, or of what a guest said, is a line of the file, whatever is in it. */
 const oneLine = (text: string): string => printable(text).replaceAll('\n', '\ufffd');
 
 function sweep(folder: string, before: number): void {

@@ -11,7 +11,6 @@
  */
 import { execFile } from 'node:child_process';
 import { createSocket } from 'node:dgram';
-import { readFileSync, writeFileSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
 import { promisify } from 'node:util';
 import { Connection } from './connection.ts';
@@ -20,7 +19,6 @@ import type { Gate } from './gate.ts';
 import { encodeJson, FRAME, type Frame, OUTGOING } from './mux.ts';
 import { type AllowRule, nameAddress, portsOf } from './names.ts';
 
-const RESOLV_CONF = '/etc/resolv.conf';
 /** Names that are listened for at once, at most; the longest unasked one makes room. */
 const MAX_NAMES = 1_024;
 /** Unlisted names that are told to the host, at most: for its owner to read, not to be spoken through. */
@@ -48,14 +46,8 @@ export class Egress {
     this.#gate = gate;
   }
 
-  /** Starts the resolver and makes it the machine's. */
+  /** Starts the resolver, which the machine's /etc/resolv.conf names. */
   start(): void {
-    const content = 'nameserver 127.0.0.1\n';
-    try {
-      if (read(RESOLV_CONF) !== content) writeFileSync(RESOLV_CONF, content);
-    } catch (error) {
-      console.error(`moorage agent: ${RESOLV_CONF} cannot be written: ${String(error)}`);
-    }
     const socket = createSocket('udp4');
     socket.on('error', () => this.#note({ why: 'taken', host: '127.0.0.1', port: 53 }));
     socket.on('message', (packet, from) => {
@@ -177,13 +169,5 @@ async function makeLocal(host: string): Promise<void> {
   } catch (error) {
     // It is there already, of an earlier list.
     if (!/exists/.test(String(error))) console.error(`moorage agent: no route to ${host}: ${String(error)}`);
-  }
-}
-
-function read(path: string): string | undefined {
-  try {
-    return readFileSync(path, 'utf8');
-  } catch {
-    return undefined;
   }
 }

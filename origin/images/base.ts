@@ -71,6 +71,8 @@ const ETC: Readonly<Record<string, string>> = {
   group: 'root:x:0:\nnogroup:x:65534:\n',
   profile: "export PS1='\\h:\\w\\$ '\n",
   hosts: '127.0.0.1 localhost\n::1 localhost\n',
+  // The guest agent's resolver (`guest/egress.ts`).
+  'resolv.conf': 'nameserver 127.0.0.1\n',
   'nsswitch.conf': 'passwd: files\ngroup: files\nhosts: files dns\n',
   'os-release': 'NAME=Moorage\nID=moorage\nPRETTY_NAME="Moorage guest"\n',
 };
