@@ -14,6 +14,11 @@ export const COMMANDS: Readonly<Record<string, Entry>> = {
     summary: 'serve the configured servers on this machine (what "npm start" does)',
     load: () => import('./up.ts'),
   },
+  fork: {
+    call: 'fork <server> --as <name>',
+    summary: 'copy a live machine and serve the copy under another name',
+    load: () => import('./fork.ts'),
+  },
   stdio: {
     call: 'stdio <server>',
     summary: 'serve one of them to a local MCP client, over stdin and stdout',

@@ -6,7 +6,14 @@ import { table } from './table.ts';
 
 const answer = z.object({
   machines: z.array(
-    z.looseObject({ key: z.string(), state: z.string(), isolation: z.string(), owner: z.string().optional() }),
+    z.looseObject({
+      key: z.string(),
+      state: z.string(),
+      machine: z.string(),
+      isolation: z.string(),
+      owner: z.string().optional(),
+      fork: z.boolean().optional(),
+    }),
   ),
 });
 
@@ -27,7 +34,9 @@ gets a new one at the next call.
       return 0;
     }
     const { machines } = answer.parse(await control.call('GET', '/v1/machines'));
-    const rows = machines.map(({ key, state, isolation, owner }) => [key, state, owner ? `${isolation} ${owner}` : '']);
+    const rows = machines.map(({ key, state, machine, isolation, owner, fork }) => {
+      return [key, state, owner ? `${isolation} ${owner}` : fork ? `fork of ${machine}` : ''];
+    });
     process.stdout.write(json ? `${JSON.stringify(machines, null, 2)}\n` : table(['MACHINE', 'STATE', 'OWNER'], rows));
     return 0;
   },

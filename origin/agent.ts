@@ -15,6 +15,7 @@ import type { PublicKey } from '../shared/enrolment.ts';
 import { importKey } from '../shared/grant.ts';
 import { isNotification } from '../shared/jsonrpc.ts';
 import { originApi } from './api.ts';
+import { copiedPeers } from './bridge/copied.ts';
 import { Eras } from './bridge/eras.ts';
 import type { ListChanged } from './bridge/lane/list-watch.ts';
 import { isVirtual, VirtualSessions } from './bridge/lane/virtual-sessions.ts';
@@ -23,12 +24,14 @@ import { ModernPeers } from './bridge/modern-peers.ts';
 import { isListChange, type Unasked } from './bridge/peer.ts';
 import { Sessions } from './bridge/sessions.ts';
 import { takeOver } from './bridge/take-over.ts';
-import { type ServerHost, Upstreams } from './bridge/upstreams.ts';
+import { type Carried, type ServerHost, Upstreams } from './bridge/upstreams.ts';
+import { Forks } from './forks.ts';
 import { Journal } from './journal/journal.ts';
 import { Link } from './link/link.ts';
 import type { Log } from './log.ts';
 import type { Machines, Sleepers } from './machines.ts';
 import { PinnedKeys } from './pinned-keys.ts';
+import { homeOf } from './places.ts';
 import { Replays } from './replays.ts';
 import type { Secrets } from './secrets/secrets.ts';
 import { discoveryOf, isHttpDefinition, type ServerDefinition } from './server.ts';
@@ -61,6 +64,7 @@ export interface RunningAgent {
   readonly ready: Promise<void>;
   /** Ends the processes of servers and the connections to them, so that the next use starts new ones. @returns how many. */
   restart(which: (definition: ServerDefinition) => boolean): Promise<number>;
+  readonly forks: Forks;
   /** Stops taking requests, hibernates the machines that can sleep, ends everything else. */
   stop(): Promise<void>;
 }
@@ -74,6 +78,8 @@ export interface OriginParts {
   readonly sleepers: Sleepers;
   /** As in `RunningAgent`. */
   restart(which: (definition: ServerDefinition) => boolean): Promise<number>;
+  /** The processes in a machine, and what their owners must know of them. */
+  carry(machine: string): Carried[];
   close(): Promise<void>;
 }
 
@@ -115,12 +121,13 @@ export function originParts(options: {
     journal.close();
   };
   const lanes = new Lanes({ peers, eras, virtual, changed: options.changed });
+  const carry = (machine: string) => upstreams.carry(machine);
   const sleepers: Sleepers = {
-    carry: (machine) => upstreams.carry(machine),
+    carry,
     adopt: (found) => takeOver({ upstreams, sessions, peers }, options.servers, found),
   };
   const restart = (which: (definition: ServerDefinition) => boolean) => upstreams.restart(which);
-  return { sessions, lanes, journal, sleepers, restart, close };
+  return { sessions, lanes, journal, sleepers, carry, restart, close };
 }
 
 /** Calls in flight get this long to finish when the agent stops, in milliseconds. */
@@ -158,6 +165,15 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
       log,
     }),
   );
+  const forks = new Forks({
+    servers,
+    machines,
+    folder: machines.folder,
+    copied: (from, to) => copiedPeers(parts.carry(from.machine), from, to),
+    announce: async () => await link?.announce(),
+    log,
+    now: Date.now,
+  });
   await machines.recall(parts.sleepers);
   // A tool may be slow: only the client and the tool decide how long a call takes.
   server.requestTimeout = 0;
@@ -168,14 +184,15 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
     originId: options.originId,
     key: async () => importKey(await options.key()),
     agentVersion: options.version,
-    servers: options.servers.map((definition) => ({
-      name: definition.name,
-      machine: definition.machine,
-      deployment: definition.deployment,
-      discovery: discoveryOf(definition),
-      isolation: isolationOf(definition.entry),
-      runtime: isHttpDefinition(definition) ? 'http' : machines.runtimeOf(definition.machine),
-    })),
+    servers: () =>
+      [...servers.values()].map((definition) => ({
+        name: definition.name,
+        machine: definition.machine,
+        deployment: definition.deployment,
+        discovery: discoveryOf(definition),
+        isolation: isolationOf(definition.entry),
+        runtime: isHttpDefinition(definition) ? 'http' : machines.runtimeOf(homeOf(definition)),
+      })),
     onWelcome: ({ now, keys }) => {
       replays.setEdgeClock(now);
       pinned.learn(keys).catch((error: Error) => log.warn(`link: the edge's keys were not taken: ${error.message}`));
@@ -185,6 +202,7 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
   return {
     ready: link.ready,
     restart: parts.restart,
+    forks,
     stop: async () => {
       const closed = new Promise<void>((resolve) => server.close(() => resolve()));
       const late = new Promise<void>((resolve) => setTimeout(resolve, STOP_GRACE_MS).unref());

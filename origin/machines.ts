@@ -18,7 +18,7 @@ import { processMachine } from './process/driver.ts';
 import { type Provision, provision } from './provision.ts';
 import type { MachineDefinition, Own, ProcessDefinition, ServerDefinition } from './server.ts';
 import { type Lease, Supervisor } from './supervisor/supervisor.ts';
-import type { MachineDriver, MachineSpec, ProcessSpec, RunningMachine, ServerProcess } from './vm/driver.ts';
+import type { CopyCost, MachineDriver, MachineSpec, ProcessSpec, RunningMachine, ServerProcess } from './vm/driver.ts';
 import { MachineError } from './vm/error.ts';
 
 export interface MachinesOptions {
@@ -52,6 +52,20 @@ export interface MachineListing {
   readonly isolation: Isolation;
   /** Subject of the principal whose it is. */
   readonly owner?: string;
+  /** Whether it is a copy of that machine. */
+  readonly fork?: true;
+}
+
+/** What goes on in a copy, as `CopyOptions` has it. */
+export interface Copied {
+  readonly carry: unknown;
+  readonly keep: readonly number[];
+}
+
+/** A machine that is made after the configuration's: by its key, and whose it is. */
+interface Made {
+  readonly key: string;
+  readonly own?: Own;
 }
 
 /** Machines of single callers that one origin keeps, at most. */
@@ -66,6 +80,8 @@ export class Machines implements ServerHost {
   readonly #definitions: ReadonlyMap<string, MachineDefinition>;
   /** Machines of single callers, and when their use was last noted. */
   readonly #places = new Map<string, { readonly own: Own; notedAt: number }>();
+  /** Copies of machines, by their keys: what each is a copy of. */
+  readonly #forks = new Map<string, MachineDefinition>();
   readonly #provisions = new Map<string, Promise<Provision>>();
   readonly #uses: ConfiguredUses;
   #sleepers: Sleepers | undefined;
@@ -76,6 +92,11 @@ export class Machines implements ServerHost {
     this.#definitions = new Map(options.definitions.map((definition) => [definition.key, definition]));
     this.#uses = new ConfiguredUses(options.cacheDir, options.stateDir, this.#definitions.keys());
     for (const definition of options.definitions) if (definition.isolation === 'server') this.#define(definition);
+  }
+
+  /** Where the machines' folders are. */
+  get folder(): string {
+    return join(this.#options.stateDir, 'machines');
   }
 
   /** What the machine of this name is on this host. @throws MoorageError `route_stale` for an unknown one. */
@@ -102,11 +123,13 @@ export class Machines implements ServerHost {
    */
   async recall(sleepers: Sleepers): Promise<void> {
     this.#sleepers = sleepers;
+    await this.#options.driver?.sweep?.(this.folder);
     const isMicroVm = (definition: MachineDefinition) => this.runtimeOf(definition.key) === 'vm';
     for (const definition of this.#definitions.values()) {
       if (isMicroVm(definition) && definition.isolation === 'server') await this.#recall(definition, sleepers);
     }
-    for (const { usedAt, ...place } of placesIn(join(this.#options.stateDir, 'machines'))) {
+    for (const [key, definition] of this.#forks) await this.#recall(definition, sleepers, { key });
+    for (const { usedAt, ...place } of placesIn(this.folder)) {
       const definition = this.#definitions.get(place.own.home);
       // What is configured otherwise by now is left as it is: nobody is led there.
       if (!definition || definition.isolation !== place.own.isolation || !isMicroVm(definition)) continue;
@@ -145,6 +168,8 @@ export class Machines implements ServerHost {
     return this.#supervisor.states().map(({ key, state }) => {
       const own = this.#places.get(key)?.own;
       if (own) return { key, state, machine: own.home, isolation: own.isolation, owner: own.principal };
+      const home = this.#forks.get(key)?.key;
+      if (home !== undefined) return { key, state, machine: home, isolation: 'server', fork: true };
       return { key, state, machine: key, isolation: 'server' };
     });
   }
@@ -157,6 +182,46 @@ export class Machines implements ServerHost {
     await this.remove(key);
   }
 
+  /** Whether there is a machine of this key. */
+  isKnown(key: string): boolean {
+    return this.#supervisor.has(key) || this.#definitions.has(key);
+  }
+
+  /**
+   * Copies the machine that `from` runs in, which goes on, as that of `to`. @throws MoorageError when it cannot run,
+   * MachineError `fork-failed` or another when it is not copied.
+   */
+  async fork(
+    from: ProcessDefinition,
+    to: ProcessDefinition,
+    { files, copied }: { files: Readonly<Record<string, string>>; copied: () => Copied },
+  ): Promise<CopyCost> {
+    const definition = this.#definitions.get(homeOf(to));
+    if (!definition) throw new MoorageError('route_stale', `This origin has no machine "${homeOf(to)}".`);
+    const child = await this.#spec(definition, to.machine);
+    return await this.#supervisor.fork(from.machine, async (machine, isIdle) => {
+      if (!machine.fork) throw new MachineError('fork-failed', 'a machine of this kind cannot be copied');
+      return await machine.fork(child, { files, isIdle, carry: () => copied().carry, keep: () => copied().keep });
+    });
+  }
+
+  /** Takes over the processes that go on in a copy, which is made known. */
+  async recallFork(to: ProcessDefinition): Promise<void> {
+    this.defineFork(to);
+    const definition = this.#forks.get(to.machine);
+    if (!definition || !this.#sleepers) return;
+    await noteBoot(this.#dir(to.machine), (await this.#provision(definition)).uses);
+    await this.#recall(definition, this.#sleepers, { key: to.machine });
+  }
+
+  /** Makes a copy known that is there. */
+  defineFork(to: ProcessDefinition): void {
+    const definition = this.#definitions.get(homeOf(to));
+    if (!definition) return;
+    this.#forks.set(to.machine, definition);
+    this.#define(definition, { key: to.machine });
+  }
+
   /** A session or a lane has ended: what was its alone goes with it. */
   ended({ machine, own }: ServerDefinition): void {
     if (own?.isolation !== 'session') return;
@@ -167,6 +232,7 @@ export class Machines implements ServerHost {
   async remove(key: string): Promise<void> {
     await this.#supervisor.remove(key);
     this.#places.delete(key);
+    this.#forks.delete(key);
     await rm(this.#dir(key), { recursive: true, force: true });
   }
 
@@ -206,10 +272,10 @@ export class Machines implements ServerHost {
     this.#define(definition, place);
   }
 
-  #define(definition: MachineDefinition, place?: Place): void {
+  #define(definition: MachineDefinition, place: Made = definition): void {
     const { driver } = this.#options;
-    const key = place?.key ?? definition.key;
-    if (place) this.#places.set(key, { own: place.own, notedAt: Date.now() });
+    const { key, own } = place;
+    if (own) this.#places.set(key, { own, notedAt: Date.now() });
     if (!driver || definition.runtime === 'process') {
       this.#supervisor.define(key, () => Promise.resolve(processMachine()));
       return;
@@ -217,23 +283,23 @@ export class Machines implements ServerHost {
     this.#supervisor.define(
       key,
       async (progress, signal) => {
-        if (place) noteOwner(this.#dir(key), place.own);
+        if (own) noteOwner(this.#dir(key), own);
         await noteBoot(this.#dir(key), (await this.#provision(definition)).uses);
-        return await driver.boot(await this.#spec(definition, place), progress, signal);
+        return await driver.boot(await this.#spec(definition, key), progress, signal);
       },
       { memoryMiB: definition.memoryMiB, sleeps: definition.sleep, carry: () => this.#sleepers?.carry(key) },
     );
   }
 
-  async #recall(definition: MachineDefinition, sleepers: Sleepers, place?: Place): Promise<void> {
-    const key = place?.key ?? definition.key;
+  async #recall(definition: MachineDefinition, sleepers: Sleepers, made: Made = definition): Promise<void> {
+    const { key, own } = made;
     const { driver, log } = this.#options;
     try {
       if (!(await driver?.isAsleep?.(this.#dir(key)))) return;
-      const found = await driver?.recall?.(await this.#spec(definition, place));
+      const found = await driver?.recall?.(await this.#spec(definition, key));
       if (!found) return;
       this.#supervisor.adopt(key, found.machine);
-      const { kept, ended } = sleepers.adopt({ ...found, place });
+      const { kept, ended } = sleepers.adopt({ ...found, place: own && { key, own } });
       log.info(`machine ${key}: sleeps with ${kept} server processes${ended > 0 ? `; ${ended} others end` : ''}`);
     } catch (error) {
       if (!(error instanceof MachineError)) throw error;
@@ -249,12 +315,11 @@ export class Machines implements ServerHost {
   }
 
   #dir(key: string): string {
-    return join(this.#options.stateDir, 'machines', key);
+    return join(this.folder, key);
   }
 
-  async #spec(definition: MachineDefinition, place?: Place): Promise<MachineSpec> {
+  async #spec(definition: MachineDefinition, key: string): Promise<MachineSpec> {
     const { memoryMiB, cpus, diskMiB, pids } = definition;
-    const key = place?.key ?? definition.key;
     const { image } = await this.#provision(definition);
     const hostname = hostnameOf(key);
     const egress = new Gateway({
@@ -302,7 +367,8 @@ export class Machines implements ServerHost {
         cwd,
       };
     }
-    return await (await this.#provision(definition)).processOf(server, instead);
+    const name = server.fork?.server ?? server.name;
+    return await (await this.#provision(definition)).processOf({ ...server, name }, instead);
   }
 }
 

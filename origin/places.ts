@@ -38,8 +38,9 @@ export const placedAt = (definition: ServerDefinition, { key, own }: Place): Ser
   own,
 });
 
-/** Name in the configuration of the machine that a server runs in. */
-export const homeOf = ({ machine, own }: Pick<ServerDefinition, 'machine' | 'own'>): string => own?.home ?? machine;
+/** Name in the configuration of the machine that a server runs in, or that its machine was made after. */
+export const homeOf = ({ machine, own, fork }: Pick<ServerDefinition, 'machine' | 'own' | 'fork'>): string =>
+  own?.home ?? fork?.home ?? machine;
 
 const OWNER = 'owner.json';
 const ownSchema = z.object({

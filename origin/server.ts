@@ -28,8 +28,18 @@ export interface ServerDefinition {
   readonly machine: string;
   /** Set where that machine is a caller's own (`places.ts`). */
   readonly own?: Own;
+  /** Set for a copy of another server (`forks.ts`). */
+  readonly fork?: ForkOf;
   /** Digest of the entry, hexadecimal. */
   readonly deployment: string;
+}
+
+/** What a fork was made of. */
+export interface ForkOf {
+  /** The server's name, also inside the copied machine. */
+  readonly server: string;
+  /** Name of its machine in the configuration. */
+  readonly home: string;
 }
 
 /** Whose a machine is that serves one caller alone. */

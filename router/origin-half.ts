@@ -5,6 +5,7 @@
 import { join } from 'node:path';
 import { type AgentOptions, type RunningAgent, startAgent } from '../origin/agent.ts';
 import { type Control, startControl } from '../origin/control/control.ts';
+import { forkRoutes } from '../origin/control/forks.ts';
 import { machineRoutes } from '../origin/control/machines.ts';
 import { secretRoutes } from '../origin/control/secrets.ts';
 import { shellSocket } from '../origin/control/shell.ts';
@@ -101,6 +102,7 @@ export async function originHalf(configured: Config, options: OriginHalfOptions)
         routes: {
           '/v1/machines': machineRoutes(machines),
           '/v1/secrets': secretRoutes({ store, restart: async (which) => (await agent?.restart(which)) ?? 0 }),
+          ...(agent ? { '/v1/forks': forkRoutes(agent.forks) } : {}),
         },
         sockets: { [SHELL_PATH]: shellSocket(new Visits({ machines, servers })) },
         log,

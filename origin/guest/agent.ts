@@ -4,7 +4,7 @@
  * It owns every process that the host asked for and the one pipe to the host. It keeps no state worth saving: when the
  * pipe breaks or the protocol is violated it exits, and init then syncs the disk and powers the machine off.
  */
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { Egress } from './egress.ts';
 import { Gate } from './gate.ts';
 import { HOLDS_FOLDER, heldForMs } from './holds.ts';
@@ -25,6 +25,7 @@ import {
 } from './mux.ts';
 import { findPort, openPort } from './port.ts';
 import { GuestProcess } from './process.ts';
+import { endServers, holdServers, releaseServers } from './servers-group.ts';
 import { SYSCALLS_PROGRAM, Syscalls } from './syscalls.ts';
 
 /** A clock that is off by less stays as it is: the message itself was under way. */
@@ -74,20 +75,51 @@ async function setClock(ms: number): Promise<void> {
 }
 
 async function freeze(request: Record<string, unknown>): Promise<void> {
-  await syscalls.sync();
   const held = request.force === true ? 0 : heldForMs(HOLDS_FOLDER, uptime(), isAlive);
-  if (held > 0) gate.send(encodeJson(FRAME.control, 0, { id: request.id, heldMs: held }));
-  else gate.closeWith(encodeJson(FRAME.control, 0, { id: request.id, frozen: true }));
+  if (held > 0) {
+    gate.send(encodeJson(FRAME.control, 0, { id: request.id, heldMs: held }));
+    return;
+  }
+  // What is to be copied writes nothing between its disk and its memory.
+  if (request.still === true) await holdServers();
+  await syscalls.sync().catch((error: unknown) => {
+    releaseServers();
+    throw error;
+  });
+  gate.closeWith(encodeJson(FRAME.control, 0, { id: request.id, frozen: true }));
 }
 
-async function thaw({ ms, seed, fresh }: Record<string, unknown>): Promise<void> {
+async function thaw({ ms, seed, fresh, copy }: Record<string, unknown>): Promise<void> {
   if (fresh === true) {
     for (const child of processes.values()) child.reset();
     egress.reset();
   }
+  // Before the next process is started: the agent steps into their group for that.
+  if (!isCopy(copy)) releaseServers();
   gate.open(fresh === true);
+  if (isCopy(copy)) becomeAnother(copy);
   await setClock(Number(ms));
   if (typeof seed === 'string') await syscalls.reseed(Buffer.from(seed, 'base64'));
+  // Those that go on in a copy draw no number before the kernel has new ones. The host starts nothing until it is answered.
+  if (isCopy(copy)) releaseServers();
+}
+
+/** This machine is a copy of another one: whom it was copied from goes on under the old name. */
+interface Copy {
+  readonly hostname: string;
+  readonly machineId: string;
+  /** Streams of the processes that go on here. */
+  readonly keep: readonly number[];
+}
+
+const isCopy = (value: unknown): value is Copy => typeof value === 'object' && value !== null && 'machineId' in value;
+
+/** Its processes are still: those that do not go on never do another step with what they know. */
+function becomeAnother({ hostname, machineId, keep }: Copy): void {
+  if (keep.length === 0) endServers();
+  for (const [stream, child] of processes) if (!keep.includes(stream)) child.signal(9);
+  writeFileSync('/proc/sys/kernel/hostname', hostname);
+  writeFileSync('/run/machine-id', `${machineId}\n`);
 }
 
 const uptime = (): number => Number(readFileSync('/proc/uptime', 'utf8').split(' ')[0]);

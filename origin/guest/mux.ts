@@ -28,11 +28,12 @@
  *
  * Operations of `control`: `ping`; `sync`; `time {ms}`; `shutdown {graceMs}`; `egress {allow}`: what programs may reach, for
  * the guest to know which names to answer (the host decides again, for every connection);
- * `freeze {force}`: the guest writes its disks and replies either `{heldMs}` (somebody inside asks to stay awake, nothing
- * changed) or `{frozen: true}` as its last frame. Neither end then sends until
- * `thaw {ms, seed?, fresh}`: sets the clock, credits `seed` (base64) to the random numbers. `fresh` says that the host's end
+ * `freeze {force, still?}`: the guest holds its processes still where it is asked to, writes its disks and replies either
+ * `{heldMs}` (somebody inside asks to stay awake, nothing changed) or `{frozen: true}` as its last frame. Neither end then sends until
+ * `thaw {ms, seed?, fresh, copy?}`: sets the clock, credits `seed` (base64) to the random numbers. `fresh` says that the host's end
  * is a new one which knows the streams but not their credit: all windows are full again. It knows no connections: these are
- * reset without a word.
+ * reset without a word. `copy {hostname, machineId, keep}` says that the machine is a copy of another one: it takes the name,
+ * and of its processes only the streams in `keep` go on.
  *
  * Invariants: a frame longer than MAX_PAYLOAD, of an unknown type, or beyond its sender's credit is a FrameError, after
  * which the pipe must be dropped. A decoder holds at most one frame. A sender never has more than WINDOW bytes of one

@@ -47,6 +47,7 @@ read -r arguments </proc/cmdline
 for argument in $arguments; do
   case $argument in
     moorage.hostname=*) echo "\${argument#*=}" >/proc/sys/kernel/hostname ;;
+    moorage.machine_id=*) echo "\${argument#*=}" >/run/machine-id ;;
     moorage.pids=*) echo "\${argument#*=}" >servers/pids.max ;;
   esac
 done
@@ -165,6 +166,8 @@ async function assemble(root: string, userland: Userland, node: string, npm: Sta
   await place(userland.sftpServer, SFTP_SERVER.slice(1));
   await writeFile(join(root, 'sbin/init'), INIT);
   await chmod(join(root, 'sbin/init'), 0o755);
+  // A machine's own, not its disk's: a copy of the disk is another machine.
+  await symlink('/run/machine-id', join(root, 'etc/machine-id'));
   for (const [name, content] of Object.entries(ETC)) {
     await writeFile(join(root, 'etc', name), content);
     await chmod(join(root, 'etc', name), 0o644);

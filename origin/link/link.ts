@@ -31,7 +31,8 @@ export interface LinkOptions {
   readonly originId: string;
   readonly key: () => Promise<CryptoKey>;
   readonly agentVersion: string;
-  readonly servers: readonly AnnouncedServer[];
+  /** What this origin serves now. */
+  readonly servers: () => readonly AnnouncedServer[];
   /** Called with the edge's clock, in milliseconds, and its statement about its keys, whenever the edge tells them. */
   readonly onWelcome: (edge: { readonly now: number; readonly keys: string }) => void;
   readonly log: Log;
@@ -40,6 +41,13 @@ export interface LinkOptions {
 const FIRST_WAIT_MS = 250;
 const LONGEST_WAIT_MS = 30_000;
 const HANDSHAKE_TIMEOUT_MS = 10_000;
+const ANNOUNCE_WITHIN_MS = 5_000;
+
+/** A server that the edge does not take from this origin. */
+export interface Refusal {
+  readonly server: string;
+  readonly reason: string;
+}
 
 export class Link {
   readonly #options: LinkOptions;
@@ -48,6 +56,8 @@ export class Link {
   #socket: WebSocket | undefined;
   #timer: NodeJS.Timeout | undefined;
   #failures = 0;
+  /** Who waits for the edge's word on what was announced. */
+  readonly #waiting = new Set<(refused: readonly Refusal[]) => void>();
   #closed = false;
   #welcomed: () => void = () => undefined;
   /** Resolves at the first `welcome`. */
@@ -67,6 +77,18 @@ export class Link {
     if (frame === undefined)
       this.#options.log.warn('an unasked message of a server was too large for the link and was dropped');
     else if (this.#socket?.readyState === WebSocket.OPEN) this.#socket.send(frame);
+  }
+
+  /**
+   * Tells the edge of other servers than before. Resolves with those that it does not take and why, or undefined where it
+   * does not answer: it is told when it is back.
+   */
+  async announce(): Promise<readonly Refusal[] | undefined> {
+    if (this.#socket?.readyState !== WebSocket.OPEN) return undefined;
+    const welcome = new Promise<readonly Refusal[]>((resolve) => this.#waiting.add(resolve));
+    this.#socket.send(JSON.stringify(this.#hello()));
+    const late = new Promise<undefined>((resolve) => setTimeout(() => resolve(undefined), ANNOUNCE_WITHIN_MS).unref());
+    return await Promise.race([welcome, late]);
   }
 
   close(): void {
@@ -131,7 +153,7 @@ export class Link {
       version: LINK_VERSION,
       epoch: this.#epoch,
       agent: this.#options.agentVersion,
-      servers: [...this.#options.servers],
+      servers: [...this.#options.servers()],
     };
   }
 
@@ -152,6 +174,8 @@ export class Link {
       return;
     }
     this.#failures = 0;
+    for (const resolve of this.#waiting) resolve(frame.data.refused);
+    this.#waiting.clear();
     this.#options.onWelcome(frame.data);
     for (const { server, reason } of frame.data.refused) {
       this.#options.log.warn(`the edge does not take server "${server}" from this origin: ${reason}`);

@@ -9,13 +9,15 @@
  *                            failed               └──────────woken─────── waking ◀──────want────────────── ┘
  *
  * waking ──wake-failed──▶ booting (cold, reported)     any ──gone──▶ stopped, or booting when calls wait
- * hibernated ──idle──▶ stopping                        any ──stop──▶ hibernated where it can sleep, else stopping ▶ stopped
+ * hibernated ──idle──▶ stopping                        running ──fork──▶ forking ──forked──▶ running
+ *                                                      any ──stop──▶ hibernated where it can sleep, else stopping ▶ stopped
  * running, paused ──yield──▶ hibernated by the same steps, at once
  * ```
  * A *lease* keeps the machine running: every call that is answered with `ready` holds one until its `release`. Leases exist
- * in `running` alone; sleep begins only without any.
+ * in `running` and `forking` alone; sleep begins only without any. While it is copied (`forking`) a machine is used as ever,
+ * but for a blink, and does nothing else.
  *
- * Invariants: at most one of the effects `boot`, `pause`, `resume`, `hibernate`, `wake`, `stop` is unanswered at any time, so
+ * Invariants: at most one of the effects `boot`, `pause`, `resume`, `hibernate`, `wake`, `fork`, `stop` is unanswered at any time, so
  * a disk never has two machines; every `want` is answered by exactly one `ready` or `refuse` effect (all waiting ones at
  * once, in order); a call that arrives while the machine falls asleep waits and wakes it.
  */
@@ -38,6 +40,7 @@ export type MachineState =
   | ({ readonly name: 'booting'; readonly failures: number } & UnderWay)
   /** `awakeUntil` is set when somebody inside the machine, or a failed attempt, asks to leave it awake. */
   | { readonly name: 'running'; readonly leases: number; readonly idleSince: number; readonly awakeUntil: number }
+  | { readonly name: 'forking'; readonly leases: number; readonly idleSince: number; readonly stopping: boolean }
   /** `yielding`: it does not stay paused. */
   | ({ readonly name: 'pausing'; readonly idleSince: number; readonly yielding: boolean } & UnderWay)
   /** `stayUntil` is set when it could not be hibernated. */
@@ -70,6 +73,10 @@ export type MachineEvent =
   | { readonly type: 'woken' }
   /** What it had in memory is lost; its disk is free. */
   | { readonly type: 'wake-failed'; readonly reason: string }
+  /** Copy it. Only who holds a lease asks for this. */
+  | { readonly type: 'fork' }
+  /** It was copied, or could not be. */
+  | { readonly type: 'forked' }
   /** The machine ended, asked or not. */
   | { readonly type: 'gone'; readonly reason: string }
   /** Others need its memory: unless somebody uses it, it goes to the disk. */
@@ -78,7 +85,7 @@ export type MachineEvent =
   | { readonly type: 'stop' };
 
 export type MachineEffect =
-  | { readonly type: 'boot' | 'resume' | 'hibernate' | 'wake' | 'stop' }
+  | { readonly type: 'boot' | 'resume' | 'hibernate' | 'wake' | 'fork' | 'stop' }
   /** With `force` nobody inside is asked. */
   | { readonly type: 'pause'; readonly force: boolean }
   /** Everyone who waits may use the machine, and has a lease. */
@@ -163,6 +170,10 @@ export function step(state: MachineState, event: MachineEvent, now: number, slee
       return yieldMemory(state, now, sleeps);
     case 'stop':
       return stop(state, sleeps);
+    case 'fork':
+      return fork(state);
+    case 'forked':
+      return state.name === 'forking' ? forked(state, sleeps) : stay(state);
     case 'gone':
       return gone(state, event.reason);
     case 'booted':
@@ -197,6 +208,7 @@ function want(state: MachineState, now: number): Step {
       }
       return begin({ name: 'booting', failures: state.failures, waiting: 1, stopping: false }, 'boot');
     case 'running':
+    case 'forking':
       return { state: { ...state, leases: state.leases + 1 }, effects: [{ type: 'ready' }] };
     case 'paused':
       return begin({ name: 'resuming', waiting: 1, stopping: false }, 'resume');
@@ -209,7 +221,7 @@ function want(state: MachineState, now: number): Step {
 }
 
 function release(state: MachineState, now: number): Step {
-  if (state.name !== 'running' || state.leases === 0) return stay(state);
+  if ((state.name !== 'running' && state.name !== 'forking') || state.leases === 0) return stay(state);
   return { state: { ...state, leases: state.leases - 1, idleSince: now }, effects: [] };
 }
 
@@ -252,6 +264,18 @@ function up(state: UnderWay, now: number, sleeps: Sleeps): Step {
   }
   const effects: MachineEffect[] = state.waiting > 0 ? [{ type: 'ready' }] : [];
   return { state: { name: 'running', leases: state.waiting, idleSince: now, awakeUntil: 0 }, effects };
+}
+
+/** Whoever asks while it is being copied already asks again afterwards. */
+function fork(state: MachineState): Step {
+  if (state.name !== 'running') return stay(state);
+  const { leases, idleSince } = state;
+  return { state: { name: 'forking', leases, idleSince, stopping: false }, effects: [{ type: 'fork' }] };
+}
+
+function forked({ leases, idleSince, stopping }: MachineState & { name: 'forking' }, sleeps: Sleeps): Step {
+  if (stopping) return putAway(idleSince, sleeps);
+  return { state: { name: 'running', leases, idleSince, awakeUntil: 0 }, effects: [] };
 }
 
 function putAway(idleSince: number, sleeps: Sleeps): Step {
@@ -315,6 +339,7 @@ function bootFailed(state: MachineState & { name: 'booting' }, reason: string, n
 function gone(state: MachineState, reason: string): Step {
   switch (state.name) {
     case 'running':
+    case 'forking':
     case 'paused':
     case 'hibernated':
       return { state: { name: 'stopped' }, effects: [report(`ended by itself: ${reason}`)] };
@@ -353,6 +378,7 @@ function stop(state: MachineState, sleeps: Sleeps): Step {
         ? begin({ name: 'stopping', waiting: 0 }, 'stop')
         : begin({ name: 'hibernating', idleSince: state.idleSince, waiting: 0, stopping: true }, 'hibernate');
     case 'booting':
+    case 'forking':
     case 'pausing':
     case 'resuming':
     case 'hibernating':

@@ -64,6 +64,8 @@ interface Slot extends MachineOptions {
   /** Called once each when the machine runs (again). */
   awake: (() => void)[];
   timer?: NodeJS.Timeout | undefined;
+  /** While it is copied: resolves when that is over. */
+  forking?: Promise<void>;
   /** Nobody may use it any more. */
   removing?: boolean;
   /** Resolves when the machine has been put away, or removed. */
@@ -98,6 +100,10 @@ export class Supervisor {
     const settled = Promise.withResolvers<void>();
     const abort = new AbortController();
     this.#slots.set(key, { ...options, key, state: ABSENT, boot, waiters: [], awake: [], settled, abort });
+  }
+
+  has(key: string): boolean {
+    return this.#slots.has(key);
   }
 
   /** Takes over a hibernated machine, of one that has not been used yet. */
@@ -232,9 +238,43 @@ export class Supervisor {
   /** A lease of `machine` at once, where it is running. */
   leaseNow(key: string, machine: RunningMachine): Lease | undefined {
     const slot = this.#slots.get(key);
-    if (slot?.state.name !== 'running' || slot.machine !== machine || slot.waiters.length > 0) return undefined;
+    const name = slot?.state.name;
+    if (!slot || (name !== 'running' && name !== 'forking') || slot.machine !== machine) return undefined;
+    if (slot.waiters.length > 0) return undefined;
     this.#send(slot, { type: 'want' });
     return this.#leaseOf(slot, machine);
+  }
+
+  /**
+   * Has `copy` copy a machine, which is booted or woken when it must be and goes on being used. `isIdle` says that nobody
+   * uses it now. One copy after another. @throws MoorageError as `lease`, and what `copy` throws.
+   */
+  async fork<T>(key: string, copy: (machine: RunningMachine, isIdle: boolean) => Promise<T>): Promise<T> {
+    const lease = await this.lease(key);
+    try {
+      const slot = this.#slots.get(key);
+      while (slot?.forking) await slot.forking;
+      if (slot?.state.name !== 'running' || slot.machine !== lease.machine) {
+        throw new MoorageError('machine_failed', `Machine "${key}" ended before it was copied. Try again.`);
+      }
+      return await this.#fork(slot, lease.machine, copy);
+    } finally {
+      lease.release();
+    }
+  }
+
+  async #fork<T>(slot: Slot, machine: RunningMachine, copy: (machine: RunningMachine, isIdle: boolean) => Promise<T>) {
+    const isIdle = slot.state.name === 'running' && slot.state.leases === 1;
+    const over = Promise.withResolvers<void>();
+    slot.forking = over.promise;
+    this.#send(slot, { type: 'fork' });
+    try {
+      return await copy(machine, isIdle);
+    } finally {
+      delete slot.forking;
+      over.resolve();
+      if (slot.machine === machine) this.#send(slot, { type: 'forked' });
+    }
   }
 
   /** Calls `act` once when the machine runs the next time; never, when it is not used again. */
@@ -294,6 +334,9 @@ export class Supervisor {
         return;
       case 'stop':
         void slot.machine?.stop();
+        return;
+      case 'fork':
+        // `#fork` does it: what becomes of the copy is its caller's.
         return;
       case 'pause':
         this.#sleep(slot, async (machine) => {

@@ -13,6 +13,8 @@ export interface ArgumentOptions {
   accelerator: 'kvm' | 'tcg';
   /** Its name in the working folder. */
   disk: string;
+  /** Of the guest: 32 hexadecimal digits. */
+  machineId: string;
   /** Frequency of the host's time stamp counter in kHz. */
   tscKhz: number | undefined;
   /** Whether this QEMU can open the memory file for reading only (8.2 and later). */
@@ -57,7 +59,7 @@ const opened = (descriptor: number): string => `/proc/self/fd/${descriptor}`;
 const TRANSLATED_MIB = 256;
 
 export function qemuArguments(options: ArgumentOptions): string[] {
-  const { spec, accelerator, disk, tscKhz, readOnlyMemory, incoming } = options;
+  const { spec, accelerator, disk, readOnlyMemory, incoming } = options;
   const { image } = spec;
   const args = [
     '-M',
@@ -78,7 +80,7 @@ export function qemuArguments(options: ArgumentOptions): string[] {
     args.push('-S', '-incoming', 'defer', '-global', 'migration.send-configuration=off');
   } else {
     args.push('-kernel', opened(KERNEL), '-initrd', opened(INITRD));
-    args.push('-append', kernelArguments(spec, accelerator, tscKhz));
+    args.push('-append', kernelArguments(options));
   }
   args.push('-chardev', 'socket,id=qmp,fd=3', '-mon', 'chardev=qmp,mode=control');
   args.push('-chardev', 'stdio,id=console,signal=off', '-serial', 'chardev:console');
@@ -103,7 +105,7 @@ function readOnlyDisk(name: string, descriptor: number): string[] {
   return [...inherit, '-blockdev', JSON.stringify(node), '-device', `virtio-blk-device,drive=${name},serial=${name}`];
 }
 
-function kernelArguments(spec: MachineSpec, accelerator: 'kvm' | 'tcg', tscKhz: number | undefined): string {
+function kernelArguments({ spec, accelerator, machineId, tscKhz }: ArgumentOptions): string {
   const list = [
     'console=ttyS0',
     'quiet',
@@ -112,6 +114,7 @@ function kernelArguments(spec: MachineSpec, accelerator: 'kvm' | 'tcg', tscKhz: 
     'panic=-1',
     'cryptomgr.notests',
     `moorage.hostname=${spec.hostname}`,
+    `moorage.machine_id=${machineId}`,
     ...(spec.pids === undefined ? [] : [`moorage.pids=${spec.pids}`]),
   ];
   if (accelerator === 'tcg') {

@@ -41,6 +41,14 @@ export interface ChannelState {
   readonly lastControl: number;
 }
 
+/** What a guest is told when it goes on (`guest/mux.ts`). */
+export interface Thaw {
+  readonly ms: number;
+  readonly fresh: boolean;
+  readonly seed?: string;
+  readonly copy?: { readonly hostname: string; readonly machineId: string; readonly keep: readonly number[] };
+}
+
 interface Waiter {
   resolve: (reply: Reply) => void;
   reject: (error: MachineError) => void;
@@ -112,12 +120,16 @@ export class GuestChannel {
 
   /**
    * Asks the guest to write its disks and to fall silent. Resolves with 0 when it has, else with how long it is to be left
-   * awake, in milliseconds. Rejects as `control`; the guest is then in neither state and must be ended.
+   * awake, in milliseconds. Rejects as `control`; unless it refused with `guest-protocol`, it is then in neither state and
+   * must be ended.
    */
-  async freeze(timeoutMs: number, force: boolean): Promise<number> {
-    const answer = this.control('freeze', timeoutMs, { force });
+  async freeze(timeoutMs: number, how: { force: boolean; still?: boolean }): Promise<number> {
+    const answer = this.control('freeze', timeoutMs, how);
     this.#held = [];
-    const reply = await answer;
+    const reply = await answer.catch((error: unknown) => {
+      this.#release();
+      throw error;
+    });
     if (reply.frozen === true) return 0;
     this.#release();
     return Math.min(Math.max(1, Number(reply.heldMs) || 0), LONGEST_HOLD_MS);
@@ -129,11 +141,11 @@ export class GuestChannel {
   }
 
   /** Lets a frozen guest, whose processors run again, speak. Resolves when its clock is right. Rejects as `control`. */
-  async thaw(timeoutMs: number, args: { ms: number; fresh: boolean; seed?: string }): Promise<void> {
+  async thaw(timeoutMs: number, args: Thaw): Promise<void> {
     const held = this.#held ?? [];
     this.#held = undefined;
     this.#frozen = false;
-    const answer = this.control('thaw', timeoutMs, args);
+    const answer = this.control('thaw', timeoutMs, { ...args });
     for (const frame of held) this.#send(frame);
     await answer;
   }

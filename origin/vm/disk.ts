@@ -6,7 +6,7 @@
  * fail with `machine-busy`. QEMU's own lock on the disk is the last line behind both.
  */
 import { randomUUID } from 'node:crypto';
-import { existsSync, readFileSync, readlinkSync, realpathSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, readlinkSync, realpathSync, rmSync, writeFileSync } from 'node:fs';
 import { mkdir, open, readdir, rename, rm } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -51,6 +51,16 @@ export async function ensureDisk(dir: string, diskMiB: number): Promise<string> 
     await rm(temporary, { force: true });
   }
   return disk;
+}
+
+/** What tells the guest of this folder from every other (machine-id(5)): made once, and anew for a copy. */
+export function machineIdOf(dir: string): string {
+  const path = join(dir, 'machine-id');
+  if (existsSync(path)) return readFileSync(path, 'utf8').trim();
+  mkdirSync(dir, { recursive: true, mode: 0o700 });
+  const id = randomUUID().replaceAll('-', '');
+  writeFileSync(path, `${id}\n`, { mode: 0o600 });
+  return id;
 }
 
 /** Removes disks that were never finished. */

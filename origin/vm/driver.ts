@@ -136,8 +136,44 @@ export interface RunningMachine {
   kill(): void;
   /** Absent where there is nothing to put to sleep. */
   readonly sleep?: Sleepable;
+  /**
+   * running -> running. Copies it, memory, processes and disk, into the folder of `child`, where there must be none: whole or
+   * not at all, as a hibernated machine for `MachineDriver.recall`, which becomes one of its own as it wakes (host name,
+   * machine id, clock, random numbers). The folder is the caller's. Rejects with `fork-failed`: it runs on, or is gone.
+   * Absent where there is nothing to copy. No other operation of `Sleepable` may be under way.
+   */
+  fork?(child: MachineSpec, options: CopyOptions): Promise<CopyCost>;
   /** The processes of a machine that was recalled, by their `stream`. They are running, or will say that they ended. */
   processes?(): ReadonlyMap<number, ServerProcess>;
+}
+
+/** How a copy of a machine differs from it. */
+export interface CopyOptions {
+  /** What the copy carries, as a hibernated machine does; read while nothing of the machine runs. */
+  readonly carry: () => unknown;
+  /** Nobody uses the machine now: if none of its memory is in a file that can be shared, it may sleep for a moment first. */
+  readonly isIdle: boolean;
+  /**
+   * Streams of processes that go on in the copy, with the random generators that they had. All others are ended there
+   * before they do another step.
+   */
+  readonly keep: () => readonly number[];
+  /** Small files that are in the copy's folder from its first moment, by name. */
+  readonly files: Readonly<Record<string, string>>;
+}
+
+/** What copying a machine cost. */
+export interface CopyCost {
+  /** How long its processors stood still; 0 for a copy of one that slept. Milliseconds. */
+  readonly pausedMs: number;
+  /** How long it slept before, so that its memory can be shared. Milliseconds. */
+  readonly settledMs?: number;
+  /** How long its processes said and heard nothing. Milliseconds. */
+  readonly silentMs: number;
+  /** Memory that was written for the copy; the rest is shared with the machine. Bytes. */
+  readonly memoryBytes: number;
+  /** `shared` until either writes (reflink), or `copied` where the file system cannot. */
+  readonly disk: 'shared' | 'copied';
 }
 
 /** What a hibernation cost. */
@@ -185,4 +221,11 @@ export interface MachineDriver {
   isAsleep?(dir: string): Promise<boolean>;
   /** The machine hibernated in this folder; undefined when there is none. Rejects with `snapshot-unusable`. */
   recall?(spec: MachineSpec): Promise<Recalled | undefined>;
+  /** Removes what unfinished copies left below the folder of machines. For an agent that starts. */
+  sweep?(folder: string): Promise<void>;
+  /**
+   * As `RunningMachine.fork`, of a hibernated machine that nobody uses: `from` stays as it is. Rejects with
+   * `snapshot-unusable` when it cannot be a template (any more).
+   */
+  copy?(from: MachineSpec, to: MachineSpec, options: Pick<CopyOptions, 'files'>): Promise<CopyCost>;
 }

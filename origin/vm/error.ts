@@ -21,6 +21,7 @@ export type MachineErrorCode =
   | 'machine-gone'
   | 'hibernate-failed'
   | 'snapshot-unusable'
+  | 'fork-failed'
   | 'guest-protocol'
   | 'guest-timeout'
   | 'spawn-failed'

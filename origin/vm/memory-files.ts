@@ -10,6 +10,12 @@ import { type FileHandle, open, stat } from 'node:fs/promises';
 import { crc32 } from 'node:zlib';
 import { blocksOf, type GuestMemory, type Run } from './guest-memory.ts';
 
+/** A guest's memory, or what was taken of it. */
+export interface Pages {
+  /** Fills the whole of `target`. */
+  read(offset: number, target: Buffer): void;
+}
+
 /** Large enough to be quick, short enough that copying one does not hold up the agent. */
 const CHUNK = 1024 * 1024;
 /** A memory file is written and summed in blocks of this size. */
@@ -32,7 +38,8 @@ export interface SealedMemory extends Sealed {
 
 /** An empty memory file for a guest that boots. */
 export async function createMemory(path: string, bytes: number, mode: number): Promise<void> {
-  const file = await open(path, 'w', 0o600);
+  // Never over one that is there: others may share it.
+  const file = await open(path, 'wx', 0o600);
   try {
     await file.chmod(mode);
     await file.truncate(bytes);
@@ -45,11 +52,12 @@ export async function createMemory(path: string, bytes: number, mode: number): P
 export async function writeMemory(
   path: string,
   name: string,
-  memory: GuestMemory,
+  memory: Pages,
   { changed, known, bytes, mode }: { changed: readonly Run[]; known: readonly Run[]; bytes: number; mode: number },
 ): Promise<SealedMemory> {
   const runs = blocksOf([...known, ...changed], BLOCK, bytes);
-  const file = await open(path, 'w', 0o600);
+  // Never over one that is there: others may share it.
+  const file = await open(path, 'wx', 0o600);
   try {
     await file.chmod(mode);
     await file.truncate(bytes);
@@ -95,12 +103,7 @@ export async function faultInMemory(path: string, sealed: SealedMemory): Promise
 }
 
 /** Writes the pages of `runs`. */
-export async function writeDelta(
-  path: string,
-  name: string,
-  memory: GuestMemory,
-  runs: readonly Run[],
-): Promise<Sealed> {
+export async function writeDelta(path: string, name: string, memory: Pages, runs: readonly Run[]): Promise<Sealed> {
   const head = Buffer.alloc(4 + runs.length * 16);
   head.writeUInt32LE(runs.length, 0);
   for (const [index, [offset, length]] of runs.entries()) {
@@ -147,12 +150,13 @@ export function lengthOf(runs: readonly Run[]): number {
 }
 
 /**
- * Boot of the host, inode, size and time of the last change of content or inode, which nobody can set back: while they are
- * the same, the content is what was written. After another boot it must be read: a power cut may have lost some of it.
+ * Boot of the host, inode, size and time of the last change of content: while they are the same, the content is what was
+ * written (the inode's own time changes with every machine that comes to share the file). After another boot it must be
+ * read: a power cut may have lost some of it.
  */
-function identityOf(status: { ino: bigint; size: bigint; ctimeNs: bigint }): string {
+function identityOf(status: { ino: bigint; size: bigint; mtimeNs: bigint }): string {
   const boot = readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
-  return `${boot} ${status.ino} ${status.size} ${status.ctimeNs}`;
+  return `${boot} ${status.ino} ${status.size} ${status.mtimeNs}`;
 }
 
 function* pieces(runs: readonly Run[]): Generator<Run> {

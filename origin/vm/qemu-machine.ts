@@ -7,10 +7,15 @@
  * fails half-way leaves the machine either as it was or gone, with no QEMU.
  */
 import { randomBytes } from 'node:crypto';
+import { rm } from 'node:fs/promises';
+import { join } from 'node:path';
 import { SEED_BYTES } from '../guest/syscalls.ts';
-import { type ChannelState, GuestChannel } from './channel.ts';
+import { type ChannelState, GuestChannel, type Thaw } from './channel.ts';
 import { coalesce } from './coalesce.ts';
+import { type Child, copyRunning, type Parent } from './copy.ts';
 import type {
+  CopyCost,
+  CopyOptions,
   Hibernation,
   MachineEnd,
   MachineSpec,
@@ -44,8 +49,13 @@ export interface MachineHost {
   readonly snapshot: Snapshot;
   /** How a QEMU over this memory file is started; its files are made accessible to it. */
   command(memory: string, incoming: boolean): QemuCommand;
+  /** Path of its disk. */
+  readonly disk: string;
   /** What must be the same for an image to be resumed. */
   readonly fingerprint: string;
+  readonly machineId: string;
+  /** Runs `make` for a machine that is to be made in its folder, where nobody runs one meanwhile. */
+  forCopy<T>(child: MachineSpec, make: (child: Child) => Promise<T>): Promise<T>;
 }
 
 export class QemuMachine implements RunningMachine, Sleepable {
@@ -162,7 +172,7 @@ export class QemuMachine implements RunningMachine, Sleepable {
 
   async pause(force = false): Promise<number> {
     return await this.#orGone('it did not fall asleep', async (qemu) => {
-      const heldMs = await this.#channel.freeze(this.#limits.sync, force);
+      const heldMs = await this.#channel.freeze(this.#limits.sync, { force });
       if (heldMs === 0) await qemu.qmp.command('stop', MONITOR_DEADLINE_MS);
       return heldMs;
     });
@@ -174,6 +184,62 @@ export class QemuMachine implements RunningMachine, Sleepable {
       // What is written from now on follows the thaw: nobody need wait for its answer.
       this.#thaw().catch(() => qemu.kill('it did not go on after a pause'));
     });
+  }
+
+  async fork(child: MachineSpec, options: CopyOptions): Promise<CopyCost> {
+    const { snapshot } = this.#host;
+    return await this.#host.forCopy(child, async (target) => {
+      const settled = options.isIdle && this.#memory?.sealed === undefined ? await this.#settle(options) : {};
+      // What is dirty now need not be written while the guest is silent.
+      await this.sync();
+      const devices = await snapshot.beginDevices();
+      try {
+        return { ...(await copyRunning(this.#parent(devices), target, options)), ...settled };
+      } finally {
+        await rm(join(this.#host.spec.dir, devices.name), { force: true });
+      }
+    });
+  }
+
+  /** Goes on over a memory file, which copies can share: what a machine that booted has in memory is in none. */
+  async #settle({ carry }: CopyOptions): Promise<{ settledMs: number }> {
+    const began = performance.now();
+    await this.pause(true);
+    await this.hibernate(carry());
+    await this.wake();
+    return { settledMs: performance.now() - began };
+  }
+
+  /** As its copier sees it. What it does not survive ends it. */
+  #parent(devices: { readonly name: string }): Parent {
+    const { spec, disk } = this.#host;
+    const [qemu, mapped] = [this.#qemu, this.#memory];
+    if (qemu === undefined || mapped === undefined) throw new MachineError('machine-gone', 'it has no QEMU');
+    const { qmp } = qemu;
+    return {
+      memory: () => new GuestMemory(qemu.pid, mapped.path, 'r'),
+      disk,
+      mapped,
+      memoryBytes: spec.memoryMiB * 1024 * 1024,
+      silence: async () => {
+        try {
+          await this.#channel.freeze(this.#limits.sync, { force: true, still: true });
+        } catch (error) {
+          // A guest that refuses goes on as it was.
+          const refused = error instanceof MachineError && error.code === 'guest-protocol' && qemu === this.#qemu;
+          if (!refused) await qemu.kill(`it did not fall silent: ${messageOf(error)}`);
+          throw error;
+        }
+      },
+      stop: async () => void (await qmp.command('stop', MONITOR_DEADLINE_MS)),
+      saveDevices: async () => {
+        const { name } = devices;
+        await qmp.command('xen-save-devices-state', MONITOR_DEADLINE_MS, { filename: name, live: true });
+        return join(spec.dir, name);
+      },
+      channel: () => this.#channel.state,
+      goOn: () => this.resume(),
+    };
   }
 
   async hibernate(carry: unknown): Promise<Hibernation> {
@@ -228,7 +294,10 @@ export class QemuMachine implements RunningMachine, Sleepable {
       await snapshot.consume();
       this.#channel.attach(qemu.guest);
       await qemu.qmp.command('cont', MONITOR_DEADLINE_MS);
-      await this.#thaw(randomBytes(SEED_BYTES));
+      const { hostname } = spec;
+      const copy = manifest.copy && { hostname, machineId: this.#host.machineId, keep: manifest.copy.keep };
+      const seed = randomBytes(SEED_BYTES).toString('base64');
+      await this.#thaw({ seed, ...(copy ? { copy } : {}) });
       // Its QEMU has the memory file open; the rest is of no use any more.
       await snapshot.sweep([path]);
     } catch (cause) {
@@ -250,10 +319,9 @@ export class QemuMachine implements RunningMachine, Sleepable {
     if ((await over) !== 'completed') throw new MachineError('snapshot-unusable', 'QEMU refused its device state');
   }
 
-  async #thaw(seed?: Buffer): Promise<void> {
+  async #thaw(extra: Pick<Thaw, 'seed' | 'copy'> = {}): Promise<void> {
     const fresh = this.#fresh;
     this.#fresh = false;
-    const extra = seed === undefined ? {} : { seed: seed.toString('base64') };
     await this.#channel.thaw(this.#limits.thaw, { ms: Date.now(), fresh, ...extra });
     // The list may be another one than that of the agent which let it fall asleep.
     if (fresh) await this.#channel.control('egress', this.#limits.thaw, { allow: this.#host.spec.egress?.allow ?? [] });

@@ -11,8 +11,9 @@ import { inheritedFiles, qemuArguments, tscKhzFrom } from './arguments.ts';
 import { type Cgroups, confine, findCgroups, qemuLimits } from './cgroup.ts';
 import type { ChannelState } from './channel.ts';
 import { requireTool, run } from './command.ts';
-import { DISK, diskPath, ensureDisk, evictLeftover, sweepDisks } from './disk.ts';
-import type { MachineDriver, MachineSpec, Recalled } from './driver.ts';
+import { copyAsleep, sweepUnfinished } from './copy.ts';
+import { DISK, diskPath, ensureDisk, evictLeftover, machineIdOf, sweepDisks } from './disk.ts';
+import type { CopyCost, CopyOptions, MachineDriver, MachineSpec, Recalled } from './driver.ts';
 import { MachineError } from './error.ts';
 import { fileIdentity, fingerprintOf, qemuIdentity } from './fingerprint.ts';
 import { INSTALL_HINT } from './host.ts';
@@ -103,8 +104,23 @@ export class QemuDriver implements MachineDriver {
     return { machine, carry };
   }
 
-  /** Runs `make` unless the folder's machine is in use; it is in use until the machine that was made is gone. */
-  async #alone(spec: MachineSpec, make: () => Promise<QemuMachine>): Promise<QemuMachine> {
+  async sweep(folder: string): Promise<void> {
+    await sweepUnfinished(folder);
+  }
+
+  async copy(from: MachineSpec, to: MachineSpec, options: Pick<CopyOptions, 'files'>): Promise<CopyCost> {
+    const [source, target] = await Promise.all([this.#setup(from), this.#setup(to)]);
+    return await this.#alone(to, () =>
+      copyAsleep(
+        { dir: from.dir, fingerprint: source.fingerprint },
+        { dir: to.dir, fingerprint: target.fingerprint },
+        options,
+      ),
+    );
+  }
+
+  /** Runs `make` unless the folder's machine is in use; it is in use until the machine that was made, if it is one, is gone. */
+  async #alone<T>(spec: MachineSpec, make: () => Promise<T>): Promise<T> {
     if (!/^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/i.test(spec.hostname)) {
       throw new MachineError('boot-aborted', `"${spec.hostname}" is not a host name: use letters, digits and hyphens`);
     }
@@ -112,46 +128,63 @@ export class QemuDriver implements MachineDriver {
       throw new MachineError('machine-busy', `machine "${spec.key}" already runs or boots in this process`);
     }
     this.#busy.add(spec.dir);
+    const free = () => void this.#busy.delete(spec.dir);
     try {
-      const machine = await make();
-      void machine.gone.then(() => this.#busy.delete(spec.dir));
-      return machine;
+      const made = await make();
+      if (made instanceof QemuMachine) void made.gone.then(free);
+      else free();
+      return made;
     } catch (error) {
-      this.#busy.delete(spec.dir);
+      free();
       throw error;
     }
   }
 
   async #host(spec: MachineSpec): Promise<MachineHost> {
+    const { qemu, prefix, owner, common, fingerprint } = await this.#setup(spec);
+    const { accelerator, readOnlyMemory } = common;
+    this.#cgroups ??= findCgroups();
+    const cgroups = 'why' in this.#cgroups ? undefined : this.#cgroups;
+    const memoryMode = owner === undefined ? 0o600 : readOnlyMemory ? 0o644 : 0o666;
+    const machineId = machineIdOf(spec.dir);
+    return {
+      spec,
+      accelerator,
+      disk: diskPath(spec.dir),
+      machineId,
+      snapshot: new Snapshot(spec.dir, diskPath(spec.dir), { owner, memoryMode }),
+      command: (memory, incoming) => {
+        grant(spec, owner);
+        return {
+          argv: [...prefix, qemu, ...qemuArguments({ ...common, machineId, incoming })],
+          files: inheritedFiles(spec, memory),
+          confine: cgroups && ((pid) => limit(cgroups, spec, pid, accelerator)),
+        };
+      },
+      fingerprint,
+      forCopy: (child, make) =>
+        this.#alone(child, async () => {
+          const { fingerprint } = await this.#setup(child);
+          return await make({ dir: child.dir, fingerprint, memoryMode });
+        }),
+    };
+  }
+
+  /** How this host runs such a machine. Touches nothing of its folder. */
+  async #setup(spec: MachineSpec) {
     const qemu = await requireTool('qemu-system-x86_64', INSTALL_HINT);
     const { accelerator } = await this.accelerator(spec.image);
     this.#version ??= run(qemu, ['--version'], { code: 'qemu-failed' }).then((text) => text.split('\n')[0] ?? '');
     const version = await this.#version;
     this.#jail ??= inspectJail();
     const { prefix, owner } = jailOf(await this.#jail, spec.dir, accelerator, this.#options.dieWithAgent === false);
-    this.#cgroups ??= findCgroups();
-    const cgroups = 'why' in this.#cgroups ? undefined : this.#cgroups;
     const tscKhz = tscKhzFrom(readFileSync('/proc/cpuinfo', 'utf8'));
-    const readOnlyMemory = opensReadOnly(version);
-    const common = { spec, accelerator, disk: DISK, tscKhz, readOnlyMemory };
-    const memoryMode = owner === undefined ? 0o600 : readOnlyMemory ? 0o644 : 0o666;
-    return {
-      spec,
-      accelerator,
-      snapshot: new Snapshot(spec.dir, diskPath(spec.dir), { owner, memoryMode }),
-      command: (memory, incoming) => {
-        grant(spec, owner);
-        return {
-          argv: [...prefix, qemu, ...qemuArguments({ ...common, incoming })],
-          files: inheritedFiles(spec, memory),
-          confine: cgroups && ((pid) => limit(cgroups, spec, pid, accelerator)),
-        };
-      },
-      fingerprint: fingerprintOf(qemuIdentity(qemu, version), [
-        ...qemuArguments({ ...common, incoming: true }),
-        ...inheritedFiles(spec, String(owner?.uid ?? 'own')).map(fileIdentity),
-      ]),
-    };
+    const common = { spec, accelerator, disk: DISK, tscKhz, readOnlyMemory: opensReadOnly(version) };
+    const fingerprint = fingerprintOf(qemuIdentity(qemu, version), [
+      ...qemuArguments({ ...common, machineId: '', incoming: true }),
+      ...inheritedFiles(spec, String(owner?.uid ?? 'own')).map(fileIdentity),
+    ]);
+    return { qemu, prefix, owner, common, fingerprint };
   }
 }
 

@@ -17,13 +17,14 @@ import { mkdir, open, readdir, readFile, rename, rm, stat } from 'node:fs/promis
 import { join } from 'node:path';
 import { crc32 } from 'node:zlib';
 import { MachineError } from './error.ts';
-import type { GuestMemory } from './guest-memory.ts';
+import type { GuestMemory, Run } from './guest-memory.ts';
 import type { Owner } from './jail.ts';
 import {
   createMemory,
   faultInMemory,
   faultOfMemory,
   lengthOf,
+  type Pages,
   type Sealed,
   type SealedMemory,
   writeDelta,
@@ -52,7 +53,12 @@ export interface Manifest {
   readonly channel: unknown;
   /** Of the machine's owner. */
   readonly carry: unknown;
+  /** Set where this is a copy of another machine, which becomes one of its own when it wakes: streams that go on. */
+  readonly copy?: { readonly keep: readonly number[] };
 }
+
+/** What an image says beside its files. */
+export type Said = Pick<Manifest, 'fingerprint' | 'channel' | 'carry' | 'copy'>;
 
 /** An image that was read and found whole, but for its memory file, whose check takes longer. */
 export interface Loaded {
@@ -69,6 +75,13 @@ export interface MappedMemory {
   readonly path: string;
   /** Of a guest that woke: what its memory file holds. */
   readonly sealed?: SealedMemory;
+}
+
+interface Written {
+  readonly sealed: SealedMemory;
+  readonly delta: Sealed;
+  /** Whether `sealed` was written too. */
+  readonly isNew: boolean;
 }
 
 /** What the user that QEMU runs as may do with the files of an image. */
@@ -133,28 +146,43 @@ export class Snapshot {
   async seal(
     number: number,
     guest: { memory: GuestMemory; mapped: MappedMemory; bytes: number },
-    said: Pick<Manifest, 'fingerprint' | 'channel' | 'carry'>,
+    said: Said,
   ): Promise<{ bytes: number; files: string[] }> {
-    const { memory, mapped, bytes } = guest;
-    const changed = memory.changed();
+    const files = await this.write(number, { ...guest, changed: guest.memory.changed() });
+    const { devices } = await this.complete(number, files, said);
+    const { sealed, delta, isNew } = files;
+    return {
+      bytes: (isNew ? lengthOf(sealed.runs) : 0) + delta.bytes + devices.bytes,
+      files: [sealed, delta, devices].map((file) => this.path(file.name)),
+    };
+  }
+
+  /** Writes the memory of a stopped guest: what changed, or all of it where that is the lesser evil. */
+  async write(
+    number: number,
+    { memory, mapped, changed, bytes }: { memory: Pages; mapped: MappedMemory; changed: readonly Run[]; bytes: number },
+  ): Promise<Written> {
     const isNew = mapped.sealed === undefined || lengthOf(changed) > MAX_DELTA;
     const name = `memory-${number}.ram`;
     const known = mapped.sealed?.runs ?? [];
+    const mode = this.#access.memoryMode;
     const sealed =
       mapped.sealed === undefined || isNew
-        ? await writeMemory(this.path(name), name, memory, { changed, known, bytes, mode: this.#access.memoryMode })
+        ? await writeMemory(this.path(name), name, memory, { changed, known, bytes, mode })
         : mapped.sealed;
     const delta = await writeDelta(this.path(`delta-${number}`), `delta-${number}`, memory, isNew ? [] : changed);
+    return { sealed, delta, isNew };
+  }
+
+  /** Makes an image of what was written, and of the devices that were saved. */
+  async complete(number: number, { sealed, delta }: Omit<Written, 'isNew'>, said: Said): Promise<Manifest> {
     const devices = await sealFile(this.#folder, `devices-${number}`);
     await syncPath(this.#disk);
     const disk = await identityOfDisk(this.#disk);
     await syncPath(this.#folder);
     const manifest: Manifest = { format: FORMAT, number, memory: sealed, delta, devices, disk, ...said };
     await this.#mark(manifest);
-    return {
-      bytes: (isNew ? lengthOf(sealed.runs) : 0) + delta.bytes + devices.bytes,
-      files: [sealed, delta, devices].map((file) => this.path(file.name)),
-    };
+    return manifest;
   }
 
   /**

@@ -2,7 +2,14 @@
 import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, truncateSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, inject, test } from 'vitest';
-import { type Connected, connect, moorageUp, project, type Running } from '../support/moorage.ts';
+import {
+  type Connected,
+  connect,
+  moorage as moorageCommand,
+  moorageUp,
+  project,
+  type Running,
+} from '../support/moorage.ts';
 
 const ROOT = new URL('../..', import.meta.url).pathname;
 const { dir, state } = project({
@@ -75,6 +82,79 @@ describe.skipIf(!inject('guests'))('a machine that sleeps', () => {
     expect(isAsleep()).toBe(true);
     expect(await act('count')).toBe('52');
     expect(Math.abs(Number(await act('now')) - Date.now())).toBeLessThan(1_000);
+  });
+
+  test('is forked while it is used: the copy has its disk and its name of its own, and no number, session or process of it', async () => {
+    const counted = Number(await act('count'));
+    for (let n = 0; n < 3; n += 1) await act('draw');
+    await act('record', { value: 'before' });
+    const slow = act('later', { ms: 2_000, value: 'not disturbed' });
+    const made = JSON.parse(await moorageCommand(dir, 'fork', 'sleeper', '--as', 'staging', '--json')) as {
+      cost: object;
+    };
+    process.stdout.write(`fork of a running machine: ${JSON.stringify(made.cost)}\n`);
+    expect(await slow).toBe('not disturbed');
+    const child = await connect(moorage.url, 'staging');
+    const there = (action: string, args: object = {}) => child.text('do', { action, ...args });
+    expect([await there('count'), Number(await act('count'))]).toEqual(['1', counted + 1]);
+    const numbers: string[] = [];
+    for (let n = 0; n < 4; n += 1)
+      numbers.push(await act('draw'), await there('draw'), await act('random'), await there('random'));
+    expect(new Set(numbers).size).toBe(16);
+    for (const path of ['/etc/machine-id', '/proc/sys/kernel/hostname']) {
+      const [ours, theirs] = [await act('read', { path }), await there('read', { path })];
+      expect(theirs).not.toBe(ours);
+    }
+    expect(await there('read', { path: '/proc/sys/kernel/hostname' })).toBe('staging');
+    expect(Math.abs(Number(await there('now')) - Date.now())).toBeLessThan(1_000);
+    // A session of the one is none of the other.
+    const stolen = await fetch(`${moorage.url}/staging/mcp`, {
+      method: 'POST',
+      headers: {
+        'content-type': 'application/json',
+        accept: 'application/json, text/event-stream',
+        'mcp-session-id': session.transport.sessionId ?? '',
+      },
+      body: JSON.stringify({ jsonrpc: '2.0', id: 1, method: 'ping' }),
+    });
+    expect(stolen.status).toBe(404);
+    // Both have what was written before, and each what it writes itself.
+    await there('record', { value: 'staging' });
+    await act('record', { value: 'sleeper' });
+    const written = (text: string) => text.split('\n').map((line) => line.split(' ')[0]);
+    const log = { path: 'executions.log' };
+    expect(written(await there('read', log))).toEqual(['before', 'staging']);
+    expect(written(await act('read', log))).toEqual(['before', 'sleeper']);
+    await child.close();
+  });
+
+  test('goes on in a copy that keeps its processes, with what they have in memory and other numbers of the kernel', async () => {
+    const counted = Number(await act('count'));
+    await moorageCommand(dir, 'fork', 'sleeper', '--as', 'twin', '--keep-processes');
+    const twin = await connect(moorage.url, 'twin');
+    expect(await twin.text('do', { action: 'count' })).toBe(String(counted + 1));
+    expect([await act('count'), await act('count')].map(Number)).toEqual([counted + 1, counted + 2]);
+    expect(await twin.text('do', { action: 'random' })).not.toBe(await act('random'));
+    await twin.close();
+    await moorageCommand(dir, 'fork', '--rm', 'twin');
+    await expect(connect(moorage.url, 'twin')).rejects.toThrow(/twin/);
+    expect(existsSync(join(state, 'machines/twin'))).toBe(false);
+  });
+
+  test('and its copy are there after a restart, in their own sessions and processes', async () => {
+    const child = await connect(moorage.url, 'staging');
+    const count = async () => Number(await child.text('do', { action: 'count' }));
+    const counted = [await count(), Number(await act('count'))];
+    const port = Number(new URL(moorage.url).port);
+    await moorage.stop();
+    moorage = await moorageUp(dir, { port });
+    const machines = JSON.parse(await moorageCommand(dir, 'machines', '--json')) as { key: string }[];
+    expect(machines).toEqual(
+      expect.arrayContaining([expect.objectContaining({ key: 'staging', machine: 'sleeper', fork: true })]),
+    );
+    expect(await moorageCommand(dir, 'fork')).toMatch(/^staging +sleeper +\d{4}-/m);
+    expect([await count(), Number(await act('count'))]).toEqual(counted.map((before) => before + 1));
+    await child.close();
   });
 
   test('boots from its disk when its image is damaged, which is reported, and the session is opened again', async () => {

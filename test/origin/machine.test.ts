@@ -132,6 +132,18 @@ describe('machine', () => {
         ['pause', 'hibernate', 'wake', 'report', 'boot', 'ready'],
       ],
       [
+        'one that is copied is used meanwhile, and does not fall asleep before it was',
+        ['want', 'fork', 'want', 'release', 'release', 'tick@9h', 'forked', 'tick@9h'],
+        'pausing',
+        ['ready', 'fork', 'ready', 'pause'],
+      ],
+      [
+        'one that is put away while it is copied is hibernated when that is over',
+        ['want', 'fork', 'stop', 'forked', 'paused', 'hibernated'],
+        'hibernated',
+        ['ready', 'fork', 'pause!', 'hibernate'],
+      ],
+      [
         'in the end only its disk is kept',
         ['tick@20s', 'paused', 'tick@400s', 'hibernated', 'tick@8d', 'gone'],
         'stopped',
@@ -185,7 +197,7 @@ describe('machine', () => {
   });
 
   test('whatever happens: one operation at a time, one QEMU at most, every call answered once, no sleep under a lease', () => {
-    const moves = fc.constantFrom('want', 'release', 'wait', 'answer', 'fail', 'crash', 'stop', 'yield');
+    const moves = fc.constantFrom('want', 'release', 'wait', 'answer', 'fail', 'crash', 'fork', 'stop', 'yield');
     fc.assert(
       fc.property(fc.array(moves, { maxLength: 80 }), fc.boolean(), (plan, canSleep) => {
         const model = new Model(canSleep ? SLEEPS : undefined);
@@ -207,6 +219,7 @@ class Model {
   image = false;
   waiting = 0;
   leases = 0;
+  copies = 0;
   stopped = false;
   readonly sleeps: SleepPolicy | undefined;
 
@@ -238,6 +251,10 @@ class Model {
         return this.answer(true);
       case 'fail':
         return this.answer(false);
+      case 'fork':
+        // Only who has a lease may ask, and one at a time does.
+        if (this.leases === 0 || this.stopped) return;
+        return this.send({ type: 'fork' });
       case 'crash':
         if (!this.qemu) return;
         this.qemu = false;
@@ -265,6 +282,10 @@ class Model {
         if (good) return this.send({ type: 'resumed' });
         this.qemu = false;
         return this.send({ type: 'gone', reason: 'r' });
+      case 'fork':
+        // A copy is whole or not there; the machine that is copied is none the worse.
+        if (good) this.copies += 1;
+        return this.send({ type: 'forked' });
       case 'hibernate':
         this.qemu = !good;
         this.image = good;
@@ -285,13 +306,14 @@ class Model {
     this.state = state;
     for (const effect of effects) this.act(effect);
     if (!('waiting' in state)) expect(this.waiting).toBe(0);
-    if (state.name === 'running') expect(state.leases).toBe(this.leases);
+    if (state.name === 'running' || state.name === 'forking') expect(state.leases).toBe(this.leases);
   }
 
   act(effect: MachineEffect): void {
     switch (effect.type) {
       case 'ready':
-        expect([this.qemu, this.state.name]).toEqual([true, 'running']);
+        expect(this.qemu).toBe(true);
+        expect(['running', 'forking']).toContain(this.state.name);
         this.leases += this.waiting;
         this.waiting = 0;
         return;
@@ -306,6 +328,9 @@ class Model {
         expect(this.qemu).toBe(false);
         if (effect.type === 'wake') expect(this.image).toBe(true);
         this.image = effect.type === 'wake';
+        break;
+      case 'fork':
+        expect([this.qemu, this.leases > 0]).toEqual([true, true]);
         break;
       default:
         if (effect.type !== 'stop') expect(this.qemu).toBe(true);

@@ -1,8 +1,9 @@
 /** Runs `moorage up` as its user does, as a child process, and speaks to it with real clients. */
-import { type ChildProcess, spawn } from 'node:child_process';
+import { type ChildProcess, execFile, spawn } from 'node:child_process';
 import { mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { promisify } from 'node:util';
 import { Client, StreamableHTTPClientTransport } from '@modelcontextprotocol/client';
 
 const ROOT = new URL('../..', import.meta.url).pathname;
@@ -69,6 +70,13 @@ export async function moorageUp(
       await exited;
     },
   };
+}
+
+/** Runs another command of the command line beside it. Rejects with what it printed when it fails. */
+export async function moorage(dir: string, ...args: string[]): Promise<string> {
+  const where = ['--config', join(dir, 'moorage.jsonc'), '--state', join(dir, 'state')];
+  const run = promisify(execFile);
+  return (await run(process.execPath, ['cli/moorage.ts', ...args, ...where], { cwd: ROOT })).stdout;
 }
 
 /** The process id of a machine's QEMU. */

@@ -2,7 +2,7 @@
  * A stdio MCP server that does what a test tells it to, also what no good server does. Plain JavaScript without
  * dependencies: it runs as a child process and inside a guest. One tool, `do`, whose `action` chooses.
  */
-import { createHash } from 'node:crypto';
+import { createHash, randomBytes } from 'node:crypto';
 import { appendFileSync, readFileSync } from 'node:fs';
 import { createInterface } from 'node:readline';
 
@@ -41,6 +41,9 @@ const actions = {
   now: (id) => text(id, Date.now()),
   /** A fresh random number of the kernel. */
   random: (id) => text(id, readFileSync('/proc/sys/kernel/random/uuid', 'utf8')),
+  /** Random numbers of the process's own generator. */
+  draw: (id) => text(id, randomBytes(16).toString('hex')),
+  read: (id, args) => text(id, readFileSync(args.path, 'utf8').trim()),
   never: () => undefined,
   later: (id, args) => setTimeout(() => text(id, args.value), args.ms),
   /** Leaves a line on disk for each execution, with the process that did it, then takes its time. */

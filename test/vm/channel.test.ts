@@ -161,7 +161,7 @@ describe('a guest that freezes', () => {
 
   async function frozen() {
     const guest = await withProcess();
-    const freezing = guest.channel.freeze(1000, false);
+    const freezing = guest.channel.freeze(1000, { force: false });
     await new Promise(setImmediate);
     guest.say(reply(guest.sent, { frozen: true }));
     expect(await freezing).toBe(0);
@@ -185,7 +185,7 @@ describe('a guest that freezes', () => {
 
   test('and is asked to stay awake for longer goes on at once', async () => {
     const guest = await withProcess();
-    const freezing = guest.channel.freeze(1000, false);
+    const freezing = guest.channel.freeze(1000, { force: false });
     guest.child.stdin.write('now');
     await new Promise(setImmediate);
     expect(guest.sent.some(({ type }) => type === FRAME.stdin)).toBe(false);

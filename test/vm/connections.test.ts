@@ -120,7 +120,7 @@ describe('a guest', () => {
       guest.say(encodeJson(FRAME.control, 0, { id: asked && decodeJson(asked).id, ...said }));
     };
     const freeze = async () => {
-      const freezing = guest.channel.freeze(1000, false);
+      const freezing = guest.channel.freeze(1000, { force: false });
       await new Promise(setImmediate);
       reply({ frozen: true });
       await freezing;

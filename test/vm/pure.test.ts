@@ -73,7 +73,14 @@ test('no path of the host is in the command line, so none can smuggle options in
     hostname: 'h',
   };
   const files = inheritedFiles(spec, '/d/sleep/m');
-  const args = qemuArguments({ spec, accelerator: 'kvm', disk: 'disk.ext4', tscKhz: undefined, readOnlyMemory: false });
+  const args = qemuArguments({
+    spec,
+    accelerator: 'kvm',
+    disk: 'disk.ext4',
+    machineId: '',
+    tscKhz: undefined,
+    readOnlyMemory: false,
+  });
   const disks = args.filter((_, index) => args[index - 1] === '-blockdev').map((json) => JSON.parse(json) as object);
   const set = (path: string) => files.indexOf(path);
   expect(disks).toMatchObject([
