@@ -192,6 +192,8 @@ describe('the page', () => {
     expect(page.headers.get('content-security-policy')).toContain("frame-ancestors 'none'");
     expect(page.headers.get('x-frame-options')).toBe('DENY');
     expect(page.headers.get('cache-control')).toBe('no-store');
+    // With no-referrer browsers post the form with "Origin: null", which is refused.
+    expect(page.headers.get('referrer-policy')).toBe('same-origin');
   });
 
   test.each([

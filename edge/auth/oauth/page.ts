@@ -35,7 +35,8 @@ export async function page(title: string, body: Html, status = 200, headers = ne
   );
   headers.set('x-frame-options', 'DENY');
   headers.set('x-content-type-options', 'nosniff');
-  headers.set('referrer-policy', 'no-referrer');
+  // With `no-referrer` browsers would post the form with `Origin: null` (Fetch standard, "append a request Origin header").
+  headers.set('referrer-policy', 'same-origin');
   headers.set('cache-control', 'no-store');
   const text = html`<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">
