@@ -20,6 +20,8 @@ import { afterAll, beforeAll, describe, expect, inject, test } from 'vitest';
 import { type AppImage, ensureApp } from '../../origin/images/app.ts';
 import { defaultCacheDir } from '../../origin/images/cache.ts';
 import { ensureMachineImage } from '../../origin/images/machine-image.ts';
+import { ensurePipStage } from '../../origin/images/pip-stage.ts';
+import { ensureSystem, PYTHON_PACKAGE, type SystemLayer } from '../../origin/images/system.ts';
 import { findCgroups } from '../../origin/vm/cgroup.ts';
 import type { MachineImage, MachineSpec, RunningMachine, ServerProcess } from '../../origin/vm/driver.ts';
 import { inspectJail, jailOf } from '../../origin/vm/jail.ts';
@@ -34,11 +36,12 @@ const fixture = (name: string) => new URL(`./fixtures/${name}`, import.meta.url)
 let folder: string;
 let image: MachineImage;
 let app: AppImage;
+let python: string;
 let driver: QemuDriver;
 let machine: QemuMachine;
 
 function specOf(name: string, withApp = false): MachineSpec {
-  const files = withApp && app.path !== undefined ? { ...image, app: app.path } : image;
+  const files = withApp && app.path !== undefined ? { ...image, system: python, app: app.path } : image;
   return {
     key: name,
     dir: join(folder, name),
@@ -93,8 +96,14 @@ beforeAll(async () => {
   const files = join(folder, 'files');
   mkdirSync(files);
   writeFileSync(join(files, 'hello.js'), `console.log('from the image', process.version.split('.')[0]);`);
-  const recipe = { servers: { hello: { npm: [], files } } };
-  [image, app] = await Promise.all([ensureMachineImage(cacheDir, quiet), ensureApp(cacheDir, recipe, quiet)]);
+  const recipe = { servers: { hello: { npm: [], pip: ['tabulate==0.9.0'], files } } };
+  let system: SystemLayer;
+  [image, system, app] = await Promise.all([
+    ensureMachineImage(cacheDir, quiet),
+    ensureSystem(cacheDir, [PYTHON_PACKAGE], quiet),
+    ensureApp(cacheDir, recipe, quiet),
+  ]);
+  python = system.path;
   driver = new QemuDriver({ cacheDir });
   machine = await driver.boot(specOf('shared', true), quiet);
 });
@@ -128,6 +137,17 @@ describe.runIf(inject('guests'))('a machine', () => {
 
   test('runs what the application image brings', async () => {
     expect(await output('node /opt/mcp/hello/files/hello.js')).toMatch(/^from the image v\d+\n$/);
+  });
+
+  test('runs Python packages in an environment of their own, with the Python of the distribution', async () => {
+    const argv = await app.resolveScript('hello', { package: 'tabulate', name: 'tabulate' });
+    expect(await output(`printf 'a 1\\n' | ${argv.join(' ')} -f tsv`)).toBe('a\t1\n');
+    const said = await output(`${argv[0]} -c 'import sys, ssl, sqlite3, tabulate as t; print(sys.prefix, t.__file__)'`);
+    expect(said).toMatch(
+      /^\/opt\/mcp\/hello\/python \/opt\/mcp\/hello\/python\/lib\/python3\.\d+\/site-packages\/tabulate/,
+    );
+    const sources = ensurePipStage(cacheDir, ['docopt==0.6.2'], quiet);
+    await expect(sources).rejects.toMatchObject({ message: expect.stringContaining('docopt==0.6.2 has no wheel') });
   });
 
   test('echoes 5 MB intact, and a reader who waits makes the writer wait', async () => {
