@@ -94,4 +94,9 @@ export const COMMANDS: Readonly<Record<string, Entry>> = {
     summary: 'keep values that servers need out of the configuration',
     load: () => import('./secret.ts'),
   },
+  audit: {
+    call: 'audit',
+    summary: 'show what was denied, who logged in, and what was administered at the edge',
+    load: () => import('./audit.ts'),
+  },
 };

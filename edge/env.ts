@@ -10,6 +10,7 @@ import { type PublicKey, publicKey } from '../shared/enrolment.ts';
 import { MoorageError } from '../shared/errors.ts';
 import { importKey } from '../shared/grant.ts';
 import type { Aggregate } from './aggregate/object.ts';
+import type { Audit } from './audit/object.ts';
 import type { OAuthStore } from './auth/oauth/object.ts';
 import type { Tokens } from './auth/tokens/object.ts';
 import type { Directory } from './directory/object.ts';
@@ -27,6 +28,7 @@ export interface Env extends Settings {
   readonly AGGREGATE: DurableObjectNamespace<Aggregate>;
   readonly TOKENS: DurableObjectNamespace<Tokens>;
   readonly LIMITER: DurableObjectNamespace<Limiter>;
+  readonly AUDIT: DurableObjectNamespace<Audit>;
   /** The way to issuers on the edge's own host; there only where the owner configured one. */
   readonly LOOPBACK?: Fetcher;
   readonly OAUTH: DurableObjectNamespace<OAuthStore>;

@@ -17,6 +17,8 @@ import {
 import { headerClaimsModern } from '../shared/mirrored-headers.ts';
 import type { Principal } from '../shared/principal.ts';
 import { isLegacyRevision, LEGACY_REVISIONS, takesPriming } from '../shared/revision.ts';
+import { recordingCall } from './audit/call.ts';
+import { recordDenial } from './audit/record.ts';
 import { answered, answerInPlace, type Known, lookUp, needsProcess, responseText } from './discovery/answer.ts';
 import { INITIALIZE, type Question, questionOf } from './discovery/question.ts';
 import { toldBy } from './discovery/view.ts';
@@ -79,9 +81,8 @@ export async function serveMcp(exchange: Exchange): Promise<Response> {
         }
         const read = { message: parseMessage(value), bytes };
         if (isRequest(read.message)) id = read.message.id;
-        return await guarded(exchange, read.message, () =>
-          isModern(read.message, header) ? serveModern(exchange, read) : post(exchange, read),
-        );
+        const serve = () => (isModern(read.message, header) ? serveModern(exchange, read) : post(exchange, read));
+        return await guarded(exchange, read.message, () => recordingCall(exchange, read.message, serve));
       }
       case 'GET':
         return await guardedStream(exchange, () => get(exchange));
@@ -93,6 +94,7 @@ export async function serveMcp(exchange: Exchange): Promise<Response> {
         });
     }
   } catch (thrown) {
+    recordDenial(exchange, thrown);
     return respondError(thrown, id);
   }
 }

@@ -9,6 +9,7 @@ import { MoorageError } from '../shared/errors.ts';
 import { LINK_PATH } from '../shared/link.ts';
 import { administration } from './admin/admin.ts';
 import { serveAggregate } from './aggregate/serve.ts';
+import { recordDenial, recordLogin } from './audit/record.ts';
 import { authenticate } from './auth/authenticate.ts';
 import { checkHost, checkOrigin } from './auth/browser.ts';
 import { METADATA_PATH } from './auth/challenge.ts';
@@ -62,7 +63,11 @@ function preflight(requested: string | undefined): Response {
 
 export const routes = new Hono<{ Bindings: Env }>();
 
-routes.onError((thrown) => respondError(thrown));
+routes.onError((thrown, context) => {
+  const waitUntil = (promise: Promise<unknown>) => context.executionCtx.waitUntil(promise);
+  recordDenial({ env: context.env, request: context.req.raw, server: context.req.param('server'), waitUntil }, thrown);
+  return respondError(thrown);
+});
 
 routes.use(async (context, next) => {
   const origin = context.req.header('origin') ?? null;
@@ -119,13 +124,15 @@ const endpoint =
   async (context: Context<{ Bindings: Env }, '/:server/x'>): Promise<Response> => {
     const { env, req } = context;
     const principal = await authenticate(req.raw, env, serverResource(req.param('server')));
-    const response = await serve({
+    const exchange = {
       env,
       request: req.raw,
       server: req.param('server'),
       principal,
-      waitUntil: (promise) => context.executionCtx.waitUntil(promise),
-    });
+      waitUntil: (promise: Promise<unknown>) => context.executionCtx.waitUntil(promise),
+    };
+    recordLogin(exchange);
+    const response = await serve(exchange);
     return endWithCredential(env, principal.credential, response);
   };
 
@@ -137,6 +144,7 @@ routes.all('/mcp', async (context) => {
   const { env, req } = context;
   const principal = await authenticate(req.raw, env, ALL_SERVERS);
   const waitUntil = (promise: Promise<unknown>) => context.executionCtx.waitUntil(promise);
+  recordLogin({ env, request: req.raw, principal, waitUntil });
   const inner = (server: string, request: Request) =>
     serveMcp({ env, request, server, principal, waitUntil, wholeStreams: true, counted: true });
   const response = await serveAggregate({ env, request: req.raw, principal, waitUntil, inner });

@@ -19,6 +19,8 @@ export interface Settings {
   readonly MOORAGE_ALLOWED_ORIGINS?: string;
   /** The owner's public Ed25519 key, a JWK as JSON. Who has the private half administers this edge. */
   readonly MOORAGE_OWNER_KEY?: string;
+  /** JSON: the `audit` block of the configuration. */
+  readonly MOORAGE_AUDIT?: string;
   /** Ends streams of calls that are silent for this long, in milliseconds, for clients that come back (2025-11-25). */
   readonly MOORAGE_END_IDLE_AFTER_MS?: string;
   /** `0` or unset: each session in an object of its own. N: sessions share N objects (cheaper on a host of your own). */

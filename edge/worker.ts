@@ -2,6 +2,7 @@
 import { routes } from './routes.ts';
 
 export { Aggregate } from './aggregate/object.ts';
+export { Audit } from './audit/object.ts';
 export { OAuthStore } from './auth/oauth/object.ts';
 export { Tokens } from './auth/tokens/object.ts';
 export { Directory } from './directory/object.ts';

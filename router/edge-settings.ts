@@ -12,6 +12,7 @@ export function edgeSettings(config: Config, owner: JWK): EdgeSettings {
     // Its own address too: agents and the command line of other hosts may use it.
     MOORAGE_HOSTS: JSON.stringify([...allowedHosts, host.includes(':') ? `[${host}]` : host]),
     MOORAGE_ALLOWED_ORIGINS: allowedOrigins && JSON.stringify(allowedOrigins),
+    MOORAGE_AUDIT: JSON.stringify(config.audit),
     MOORAGE_AUTH: JSON.stringify(config.auth),
     MOORAGE_OWNER_KEY: JSON.stringify(owner),
     MOORAGE_ACCESS: config.access && JSON.stringify(config.access),

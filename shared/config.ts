@@ -7,6 +7,7 @@
 import { type ParseError, parse, printParseErrorCode } from 'jsonc-parser';
 import { z } from 'zod';
 import { type Access, access, unknownServers } from './config/access.ts';
+import { type AuditConfig, auditSchema, DEFAULT_AUDIT } from './config/audit.ts';
 import { type AuthConfig, authSchema, LOOPBACK_ONLY } from './config/auth.ts';
 import { DEFAULT_EDGE, type EdgeConfig, edgeSchema, exposureProblems, exposureWarnings } from './config/edge.ts';
 import { egress } from './config/egress.ts';
@@ -248,6 +249,7 @@ export const configSchema = z.strictObject({
     .strictObject({ servers: globs.default(['*']), tools: globs.default(['*']) })
     .default({ servers: ['*'], tools: ['*'] }),
   access: access.optional(),
+  audit: auditSchema.default(DEFAULT_AUDIT),
   limits: callerLimits.optional(),
   origin: z
     .strictObject({
@@ -273,6 +275,7 @@ export interface Config {
   readonly servers: ReadonlyMap<string, ServerEntry>;
   readonly edge: EdgeConfig;
   readonly auth: AuthConfig;
+  readonly audit: AuditConfig;
   readonly aggregate: { readonly servers: readonly string[]; readonly tools: readonly string[] };
   /** Who may use what; undefined: whoever is let in may use everything. */
   readonly access?: Access | undefined;
@@ -345,9 +348,9 @@ export function parseConfigObject(value: unknown): Config {
   warnings.push(...exposureWarnings(parsed.data.edge));
   if (servers.size === 0 && problems.length === 0) problems.push('mcpServers: add at least one server');
   if (problems.length > 0) throw new ConfigError(problems);
-  const { edge, auth, origin, aggregate, access, limits } = parsed.data;
+  const { edge, auth, audit, origin, aggregate, access, limits } = parsed.data;
   warnings.push(...unknownServers(access ?? [], new Set(servers.keys())));
-  return { servers, edge, auth, origin, aggregate, access, limits, warnings };
+  return { servers, edge, auth, audit, origin, aggregate, access, limits, warnings };
 }
 
 function parseEntry(entry: unknown): z.ZodSafeParseResult<ServerEntry> {

@@ -5,27 +5,29 @@
  * Invariants: everything asks for the scope `admin`; a body is JSON and says so, which no form of a web page can.
  */
 import { type Context, Hono } from 'hono';
+import type { AuditKind } from '../../shared/audit.ts';
 import { MoorageError } from '../../shared/errors.ts';
-import type { Principal } from '../../shared/principal.ts';
+import { record, recordDenial } from '../audit/record.ts';
 import { authenticate } from '../auth/authenticate.ts';
 import { ADMINISTRATION } from '../auth/resource.ts';
-import type { Env } from '../env.ts';
 import { refuse } from '../respond.ts';
+import { audit } from './audit.ts';
+import { type Admin, auditedOf } from './context.ts';
 import { logins } from './logins.ts';
 import { origins } from './origins.ts';
 import { policy } from './policy.ts';
 import { tokens } from './tokens.ts';
 import { tools } from './tools.ts';
 
-/** What the routes of administration find in their context. */
-export interface Admin {
-  Bindings: Env;
-  Variables: { readonly principal: Principal };
-}
+/** As what changes of a noun are written down, where that says more than that they were administered. */
+const KINDS: Readonly<Record<string, AuditKind>> = { origins: 'enrolment', tools: 'policy', policy: 'policy' };
 
 export const administration = new Hono<Admin>();
 
-administration.onError((thrown) => refuse(thrown));
+administration.onError((thrown, context) => {
+  recordDenial(auditedOf(context), thrown);
+  return refuse(thrown);
+});
 
 administration.use(async (context, next) => {
   const { req, env } = context;
@@ -36,6 +38,14 @@ administration.use(async (context, next) => {
   }
   await next();
   context.res.headers.set('cache-control', 'no-store');
+  if (req.method === 'GET') return;
+  const path = req.path.slice('/admin/api'.length, 300);
+  const [, noun = ''] = path.split('/');
+  record(auditedOf(context), {
+    kind: KINDS[noun] ?? 'admin',
+    action: `${req.method} ${path}`,
+    detail: { status: context.res.status },
+  });
 });
 
 administration.get('/whoami', (context) => {
@@ -48,6 +58,7 @@ administration.route('/logins', logins);
 administration.route('/origins', origins);
 administration.route('/tools', tools);
 administration.route('/policy', policy);
+administration.route('/audit', audit);
 
 administration.notFound((context: Context) =>
   refuse(new MoorageError('not_found', `Nothing is at ${context.req.path}.`)),

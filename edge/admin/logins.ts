@@ -16,7 +16,7 @@ import { oauthStoreOf } from '../auth/oauth/object.ts';
 import { authorizationServer } from '../auth/oauth/server.ts';
 import { authOf, baseOf } from '../auth/settings.ts';
 import type { Env } from '../env.ts';
-import type { Admin } from './admin.ts';
+import type { Admin } from './context.ts';
 
 const CODE_LIFE_MS = 10 * 60_000;
 const MAX_LISTED = 1000;

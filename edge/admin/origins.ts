@@ -14,7 +14,7 @@ import { MoorageError } from '../../shared/errors.ts';
 import { directoryOf } from '../directory/object.ts';
 import { hashOf } from '../enrolment/enrol.ts';
 import { type Env, edgePublicKeysOf, originsOf } from '../env.ts';
-import type { Admin } from './admin.ts';
+import type { Admin } from './context.ts';
 
 const LONGEST_INVITATION_S = 7 * 24 * 3600;
 

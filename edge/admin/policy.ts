@@ -3,8 +3,8 @@ import { Hono } from 'hono';
 import { describedPrincipal, type ExplainAnswer, explainRequest } from '../../shared/explain.ts';
 import { decide } from '../../shared/policy.ts';
 import { accessOf } from '../guard/settings.ts';
-import type { Admin } from './admin.ts';
 import { bodyOf } from './body.ts';
+import type { Admin } from './context.ts';
 
 export const policy = new Hono<Admin>();
 

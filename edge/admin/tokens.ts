@@ -2,11 +2,12 @@
 import { Hono } from 'hono';
 import { MoorageError } from '../../shared/errors.ts';
 import { newToken } from '../../shared/tokens.ts';
+import { record } from '../audit/record.ts';
 import { authOf } from '../auth/settings.ts';
 import { tokensOf } from '../auth/tokens/object.ts';
 import { unwrap } from '../outcome.ts';
-import type { Admin } from './admin.ts';
 import { bodyOf } from './body.ts';
+import { type Admin, auditedOf } from './context.ts';
 
 export const tokens = new Hono<Admin>();
 
@@ -18,10 +19,14 @@ tokens.post('/', async (context) => {
   }
   const wish = await bodyOf(context.req.raw, newToken);
   const { subject } = context.var.principal;
-  return context.json(unwrap(await tokensOf(context.env).create(wish, subject)), 201);
+  const created = unwrap(await tokensOf(context.env).create(wish, subject));
+  record(auditedOf(context), { kind: 'token', action: 'create', detail: { id: created.id, ...wish } });
+  return context.json(created, 201);
 });
 
 /** By id or name. */
 tokens.delete('/:token', async (context) => {
-  return context.json(unwrap(await tokensOf(context.env).revoke(context.req.param('token'))));
+  const revoked = unwrap(await tokensOf(context.env).revoke(context.req.param('token')));
+  record(auditedOf(context), { kind: 'token', action: 'revoke', detail: { id: revoked.id, name: revoked.name } });
+  return context.json(revoked);
 });

@@ -3,8 +3,8 @@ import { Hono } from 'hono';
 import { acceptedTools } from '../../shared/pins.ts';
 import { directoryOf } from '../directory/object.ts';
 import { unknownServer } from '../session/refusals.ts';
-import type { Admin } from './admin.ts';
 import { bodyOf } from './body.ts';
+import type { Admin } from './context.ts';
 
 export const tools = new Hono<Admin>();
 

@@ -1,10 +1,11 @@
 /** Owns the two doors of enrolment (`shared/enrolment.ts`): an origin that is new, and one that changes its key. */
-import { Hono } from 'hono';
+import { type Context, Hono } from 'hono';
 import type { JWK } from 'jose';
 import type { z } from 'zod';
 import { enrolRequest, type PublicKey, publicKey, rotateRequest } from '../../shared/enrolment.ts';
 import { MoorageError } from '../../shared/errors.ts';
 import { importKey, verifyLinkToken } from '../../shared/grant.ts';
+import { type Audited, record, recordDenial } from '../audit/record.ts';
 import { directoryOf } from '../directory/object.ts';
 import { type Env, edgePublicKeysOf } from '../env.ts';
 import { linkOrigin } from '../origin/accept.ts';
@@ -15,9 +16,19 @@ const MAX_BODY_BYTES = 8 * 1024;
 
 export const enrolment = new Hono<{ Bindings: Env }>();
 
-enrolment.onError((thrown) => refuse(thrown));
+const auditedOf = (context: Context<{ Bindings: Env }>): Audited => ({
+  env: context.env,
+  request: context.req.raw,
+  waitUntil: (promise) => context.executionCtx.waitUntil(promise),
+});
 
-enrolment.post('/enrol', async ({ env, req, json }) => {
+enrolment.onError((thrown, context) => {
+  recordDenial(auditedOf(context), thrown);
+  return refuse(thrown);
+});
+
+enrolment.post('/enrol', async (context) => {
+  const { env, req, json } = context;
   const { id, secret, key } = await bodyOf(req.raw, enrolRequest);
   await usable(key);
   const taken = await directoryOf(env).enrol(id, await hashOf(secret), key);
@@ -28,10 +39,12 @@ enrolment.post('/enrol', async ({ env, req, json }) => {
       'This code is not good (any more): codes work once. Ask for a new one with "moorage origin invite".',
     );
   }
+  record(auditedOf(context), { kind: 'enrolment', action: 'join', detail: { origin: id } });
   return json({ id, keys: edgePublicKeysOf(env) });
 });
 
-enrolment.post('/rotate', async ({ env, req, body }) => {
+enrolment.post('/rotate', async (context) => {
+  const { env, req, body } = context;
   const origin = await linkOrigin(env, req.raw.headers);
   const { key, proof } = await bodyOf(req.raw, rotateRequest);
   await verifyLinkToken(await usable(key), proof, origin.id, Date.now());
@@ -39,6 +52,7 @@ enrolment.post('/rotate', async ({ env, req, body }) => {
   if (!(await directoryOf(env).rotate(origin.id, old, key))) {
     throw new MoorageError('grant_invalid', 'The key of this origin is set by MOORAGE_ORIGINS: change it there.');
   }
+  record(auditedOf(context), { kind: 'enrolment', action: 'rotate', detail: { origin: origin.id } });
   return body(null, 204);
 });
 

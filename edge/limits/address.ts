@@ -7,11 +7,18 @@
  */
 import ipaddr from 'ipaddr.js';
 
-/** `peer` is who connected, as far as the runtime tells. Null where it cannot be known. */
-export function addressOf(headers: Headers, peer: string | null): string | null {
+/** `connected` is who connected, as far as the runtime tells: an address, with or without its port. Null where it cannot be known. */
+export function addressOf(headers: Headers, connected: string | null): string | null {
+  const peer = connected === null ? null : withoutPort(connected);
   const said = headers.get('cf-connecting-ip') ?? headers.get('x-forwarded-for')?.split(',').at(-1) ?? null;
   if (peer === null) return networkOf(headers.get('cf-connecting-ip'));
   return networkOf(isLocal(peer) ? (said ?? peer) : peer);
+}
+
+/** workerd tells `203.0.113.9:50000` and `[2001:db8::1]:50000`. */
+function withoutPort(peer: string): string {
+  const [, v6, v4] = /^\[(.*)\](?::\d+)?$|^([\d.]+):\d+$/.exec(peer) ?? [];
+  return v6 ?? v4 ?? peer;
 }
 
 /** The address itself, or the network that one customer gets in IPv6 (RFC 6177: 64 bits at least). */

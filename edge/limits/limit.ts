@@ -69,11 +69,16 @@ export async function limited(
 export async function limitAddress(env: Env, request: Request): Promise<void> {
   const { perIp } = limitsOf(env);
   if (!perIp) return;
-  const peer = (request.cf as { clientIp?: unknown } | undefined)?.clientIp;
-  const address = addressOf(request.headers, typeof peer === 'string' ? peer : null);
+  const address = requestAddress(request);
   if (address === null) return;
   const waitMs = await addressLimiterOf(env, address).takeAddress(address);
   if (waitMs > 0) throw tooMuch('ip', waitMs);
+}
+
+/** Where a request comes from, or null where that cannot be known. */
+export function requestAddress(request: Request): string | null {
+  const peer = (request.cf as { clientIp?: unknown } | undefined)?.clientIp;
+  return addressOf(request.headers, typeof peer === 'string' ? peer : null);
 }
 
 /** Nobody is counted apart by what could not be a session id of ours. */

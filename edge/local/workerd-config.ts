@@ -25,6 +25,7 @@ const CLASSES = [
   { binding: 'LANE', className: 'Lane', uniqueKey: 'moorage-lane' },
   { binding: 'AGGREGATE', className: 'Aggregate', uniqueKey: 'moorage-aggregate' },
   { binding: 'TOKENS', className: 'Tokens', uniqueKey: 'moorage-tokens' },
+  { binding: 'AUDIT', className: 'Audit', uniqueKey: 'moorage-audit' },
   { binding: 'LIMITER', className: 'Limiter', uniqueKey: 'moorage-limiter' },
   { binding: 'OAUTH', className: 'OAuthStore', uniqueKey: 'moorage-oauth' },
 ] as const;

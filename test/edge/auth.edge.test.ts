@@ -2,7 +2,8 @@
 import { readFileSync } from 'node:fs';
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
+import { auditPage, auditText, brokenAt } from '../../shared/audit.ts';
 import { importKey } from '../../shared/grant.ts';
 import { signOwnerToken } from '../../shared/owner.ts';
 import type { NewToken } from '../../shared/tokens.ts';
@@ -28,6 +29,7 @@ beforeAll(async () => {
       loopbackFetch: true,
       settings: {
         MOORAGE_AUTH: JSON.stringify({ tokens: true, jwt: [{ issuer: issuer.url }] }),
+        MOORAGE_AUDIT: '{"payloads":"full"}',
         MOORAGE_PUBLIC_URL: BASE,
         MOORAGE_OWNER_KEY: JSON.stringify(owner.publicJwk),
       },
@@ -198,5 +200,49 @@ describe('a JWT', () => {
   test('of an issuer that nobody configured is not believed', async () => {
     const token = await issuer.token({ iss: 'https://other.example', aud: BASE });
     expect((await get('/time/mcp', bearer(token))).status).toBe(401);
+  });
+});
+
+describe('the audit', () => {
+  const records = async () => {
+    const page = auditPage.parse(await (await get('/admin/api/audit', bearer(await ownerToken()))).json());
+    expect(await brokenAt(page)).toBe(null);
+    return page.entries.map(({ text }) => auditText.parse(JSON.parse(text)));
+  };
+  /** Nobody waits for a record: it is there soon after. */
+  const eventually = (expected: object) =>
+    vi.waitFor(async () => expect(await records()).toContainEqual(expect.objectContaining(expected)), 10_000);
+
+  test('has denials, logins, tokens and administration, each with who and where', async () => {
+    const headers = { ...bearer(await ownerToken()), 'content-type': 'application/json' };
+    const body = JSON.stringify({ name: 'seen', subject: 'seen', scopes: ['mcp'], groups: [], expiresAt: null });
+    const made = await fetch(`${edge.url}/admin/api/tokens`, { method: 'POST', headers, body });
+    const { id, token } = (await made.json()) as { id: string; token: string };
+    await new WireClient(() => edge.url, 'time', bearer(token)).initialize();
+    await get('/admin/api/tokens', bearer(token));
+    await get('/elsewhere/mcp', bearer('moor_of-nobody'));
+    await eventually({ kind: 'token', action: 'create', subject: 'owner', detail: expect.objectContaining({ id }) });
+    await eventually({ kind: 'admin', action: 'POST /tokens', subject: 'owner' });
+    await eventually({ kind: 'login', action: 'token', subject: 'token|seen', credential: `token:${id}` });
+    await eventually({ kind: 'denied', action: 'insufficient_scope' });
+    await eventually({ kind: 'denied', action: 'authentication_required', server: 'elsewhere', address: '127.0.0.1' });
+    expect(JSON.stringify(await records())).not.toContain(token.slice(13));
+  });
+
+  test('has calls, with their arguments and results where the owner wants them', async () => {
+    const headers = { ...bearer(await ownerToken()), 'content-type': 'application/json' };
+    const body = JSON.stringify({ name: 'calls', subject: 'calls', scopes: ['mcp'], groups: [], expiresAt: null });
+    const made = await fetch(`${edge.url}/admin/api/tokens`, { method: 'POST', headers, body });
+    const client = new WireClient(() => edge.url, 'time', bearer(((await made.json()) as { token: string }).token));
+    await client.initialize();
+    await client.call('tools/call', { name: 'get_current_time', arguments: { timezone: 'Europe/Zurich' } });
+    const detail = { name: 'get_current_time', arguments: '{"timezone":"Europe/Zurich"}', status: 200 };
+    await eventually({
+      kind: 'call',
+      action: 'tools/call',
+      subject: 'token|calls',
+      server: 'time',
+      detail: expect.objectContaining({ ...detail, answer: expect.stringContaining('Zurich') }),
+    });
   });
 });

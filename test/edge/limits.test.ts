@@ -203,6 +203,14 @@ test.each<[string, Record<string, string>, string | null, string | null]>([
   ['nonsense of a proxy', { 'x-forwarded-for': 'unknown' }, '127.0.0.1', null],
   ['the network of an address of IPv6', {}, '2001:db8:1:2:3:4:5:6', '2001:db8:1:2::/64'],
   ['IPv4 in IPv6', {}, '::ffff:203.0.113.7', '203.0.113.7'],
+  ['as workerd tells it, with its port', {}, '203.0.113.7:50000', '203.0.113.7'],
+  ['of IPv6, with its port', {}, '[2001:db8:1:2:3:4:5:6]:50000', '2001:db8:1:2::/64'],
+  [
+    'of another host that says it speaks for one',
+    { 'x-forwarded-for': '10.0.0.1' },
+    '203.0.113.7:50000',
+    '203.0.113.7',
+  ],
 ])('the address of a request: %s', (_, headers, peer, expected) => {
   expect(addressOf(new Headers(headers), peer)).toBe(expected);
 });
