@@ -22,11 +22,21 @@ export const SERVER_INFO = { name: 'moorage', title: 'Moorage', version: '1' };
 export const INSTRUCTIONS =
   'Several MCP servers behind one address. A tool or prompt "a__b" is "b" of server "a"; a resource "a+uri" is "uri" of server "a".';
 
-/** Names of the servers that are shown to `principal`, sorted. */
-export async function serversOf({ env, principal }: { env: Env; principal: Principal }): Promise<string[]> {
-  const { servers } = aggregateSettingsOf(env);
-  const all = (await directoryOf(env).list()).filter((server) => passes(server, servers));
-  return visible(env, principal, all);
+export interface Viewer {
+  readonly env: Env;
+  readonly principal: Principal;
+}
+
+/** Names of the servers that `/mcp` shows to a viewer, sorted. */
+export async function serversOf(viewer: Viewer): Promise<string[]> {
+  return shownOf(viewer, await directoryOf(viewer.env).list());
+}
+
+/** Those of `servers` that it shows. */
+export function shownOf({ env, principal }: Viewer, servers: readonly string[]): string[] {
+  const { servers: patterns } = aggregateSettingsOf(env);
+  const matching = servers.filter((server) => passes(server, patterns));
+  return visible(env, principal, matching);
 }
 
 export interface Finding {

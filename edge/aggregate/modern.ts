@@ -2,12 +2,8 @@
  * Owns `/mcp` for clients of the stateless era (2026-07-28): each request goes to the endpoints of the servers that it
  * concerns, with the client's own envelope, and nothing is kept between requests.
  *
- * A listen stream is those of the servers it concerns, in one: resources of the server that has them, changes of lists of
- * the servers of the edge. It wakes no machine for a list that may change: a client that calls sees the new list when the
- * old one's `ttlMs` is over.
+ * Its listen stream is `listen.ts`.
  */
-import { edgeServers } from 'moorage:edge-servers';
-import { MoorageError } from '../../shared/errors.ts';
 import type { JsonRpcMessage, JsonRpcRequest } from '../../shared/jsonrpc.ts';
 import {
   encodeHeaderValue,
@@ -17,16 +13,14 @@ import {
   PARAM_HEADER_PREFIX,
   REVISION_HEADER,
 } from '../../shared/mirrored-headers.ts';
-import { KEEP_ALIVE_MS } from '../../shared/origin-api.ts';
-import { isRecord, META, MODERN_REVISIONS, methodNotFound } from '../../shared/rev-2026-07-28.ts';
+import { MODERN_REVISIONS, methodNotFound } from '../../shared/rev-2026-07-28.ts';
 import { MODERN_REVISION } from '../../shared/revision.ts';
 import { aggregateSettingsOf } from '../env.ts';
 import { checkModern } from '../modern/classify.ts';
 import { heldOpen } from '../modern/hold.ts';
-import { STREAM_HEADERS } from '../respond.ts';
-import { eventOf, messageOf, SseScanner } from '../sse.ts';
 import { answerFrom, resultResponse } from './answer.ts';
 import { CAPABILITIES, findServer, INSTRUCTIONS, SERVER_INFO, serversOf } from './find.ts';
+import { listenToAll } from './listen.ts';
 import { isListMethod, listAll } from './lists.ts';
 import { answerOf, resultOf } from './members.ts';
 import { UriNames } from './names.ts';
@@ -74,7 +68,9 @@ export async function serveAggregateModern(exchange: AggregateExchange, message:
   };
   const hold = (answer: Promise<Response>) => heldOpen(answer, { id: request.id, beatMs: BEAT_MS, leaving });
   const { method } = request;
-  if (method === 'subscriptions/listen') return await listen(request, servers, uris, send, leaving);
+  if (method === 'subscriptions/listen') {
+    return await listenToAll({ viewer: exchange, request, servers, uris, send, leaving });
+  }
   if (isListMethod(method)) {
     const cursor = typeof request.params?.cursor === 'string' ? request.params.cursor : undefined;
     const listing = listAll({ method, servers, cursor, page: page(method), uris, tools });
@@ -99,67 +95,4 @@ function memberRequest(request: JsonRpcRequest, client: Headers, signal: AbortSi
   if (name !== undefined) headers.set(NAME_HEADER, encodeHeaderValue(name));
   for (const [key, value] of client) if (key.startsWith(PARAM_HEADER_PREFIX)) headers.set(key, value);
   return new Request('http://localhost/', { method: 'POST', headers, body: JSON.stringify(request), signal });
-}
-
-/** One stream of all that the client listens for. Its own acknowledgement comes first, the servers' are theirs. */
-async function listen(
-  request: JsonRpcRequest,
-  servers: readonly string[],
-  uris: UriNames,
-  send: (server: string, inner: JsonRpcRequest) => Promise<Response>,
-  leaving: AbortController,
-): Promise<Response> {
-  const filter = request.params?.notifications;
-  if (!isRecord(filter)) throw new MoorageError('invalid_params', '"notifications" must say what to listen for.');
-  const wanted = Array.isArray(filter.resourceSubscriptions) ? filter.resourceSubscriptions.map(String) : [];
-  const { resourceSubscriptions: _uris, ...lists } = filter;
-  const members = servers.flatMap((server) => {
-    const own = wanted.flatMap((uri) => {
-      const read = uris.read(uri);
-      return read?.server === server ? [read.uri] : [];
-    });
-    const listening = Object.hasOwn(edgeServers, server) && Object.keys(lists).length > 0;
-    if (own.length === 0 && !listening) return [];
-    const notifications = { ...(listening ? lists : {}), ...(own.length > 0 ? { resourceSubscriptions: own } : {}) };
-    return [{ server, request: { ...request, params: { ...request.params, notifications } } }];
-  });
-  const acknowledged: JsonRpcMessage = {
-    jsonrpc: '2.0',
-    method: 'notifications/subscriptions/acknowledged',
-    params: { _meta: { [META.subscriptionId]: request.id }, notifications: filter },
-  };
-  const body = new ReadableStream<Uint8Array>({
-    start(controller) {
-      controller.enqueue(eventOf(acknowledged));
-      const write = (message: JsonRpcMessage) => {
-        if (!leaving.signal.aborted) controller.enqueue(eventOf(message));
-      };
-      for (const member of members) {
-        void follow(send(member.server, member.request), (message) => {
-          // Its acknowledgement was ours to give, and its end is not the end of the others.
-          if ('method' in message && message.method !== acknowledged.method) {
-            write(fromServer(member.server, message, uris));
-          }
-        });
-      }
-    },
-    cancel: () => leaving.abort(),
-  });
-  const opened = Promise.resolve(new Response(body, { headers: STREAM_HEADERS }));
-  return await heldOpen(opened, { id: request.id, beatMs: KEEP_ALIVE_MS, leaving });
-}
-
-/** Hands on each message of a stream until it ends; one that breaks takes nothing else along. */
-async function follow(opening: Promise<Response>, hear: (message: JsonRpcMessage) => void): Promise<void> {
-  const response = await opening.catch(() => undefined);
-  const reader = response?.body?.getReader();
-  if (!reader) return;
-  const scanner = new SseScanner();
-  const next = () => reader.read().catch(() => ({ done: true, value: undefined }) as const);
-  for (let part = await next(); !part.done && part.value; part = await next()) {
-    for (const event of scanner.push(part.value as Uint8Array)) {
-      const message = messageOf(event);
-      if (message) hear(message);
-    }
-  }
 }

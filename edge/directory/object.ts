@@ -4,25 +4,29 @@
  * Table `route(server TEXT PRIMARY KEY, origin TEXT, runtime TEXT, machine TEXT, deployment TEXT, discovery TEXT,
  * isolation TEXT)`: what each origin announced last; `discovery` is `DiscoverySetting` as JSON. It outlives the link, so a server stays known
  * (and named in errors) while its origin is away. Stored answers to discovery are `Copies`, enrolled origins
- * `EnrolledOrigins`, definitions of tools `Pins`, in the same database.
+ * `EnrolledOrigins`, definitions of tools `Pins`, in the same database. Its
+ * WebSockets are those of `Listeners`.
  */
 import { DurableObject } from 'cloudflare:workers';
 import { edgeServers } from 'moorage:edge-servers';
 import { isolation as isolationSchema } from '../../shared/config/isolation.ts';
 import type { PublicKey } from '../../shared/enrolment.ts';
+import { MoorageError } from '../../shared/errors.ts';
 import { type AnnouncedServer, announcedServer, DEFAULT_DISCOVERY, discoverySetting } from '../../shared/link.ts';
 import { type Answer, Copies, type Copy, type ListedPage } from '../discovery/copies.ts';
-import type { Kind, Question } from '../discovery/question.ts';
+import { KINDS, type Kind, kindOf, type Question } from '../discovery/question.ts';
 import type { View } from '../discovery/view.ts';
 import { type Enrolled, EnrolledOrigins, type Invited } from '../enrolment/origins.ts';
 import { type Env, originsOf } from '../env.ts';
 import type { Definition } from '../pins/definition.ts';
 import { type Observed, Pins, type Standing } from '../pins/pins.ts';
+import { Listeners, PRINCIPAL_HEADER } from './listeners.ts';
 import { decideAnnouncement, type OriginRoute, type Refusal, type Route } from './route.ts';
 
 export class Directory extends DurableObject<Env> {
   readonly #sql: SqlStorage;
   readonly #copies: Copies;
+  readonly #listeners: Listeners;
   readonly #origins: EnrolledOrigins;
   readonly #pins: Pins;
 
@@ -42,6 +46,7 @@ export class Directory extends DurableObject<Env> {
       this.#sql.exec(`ALTER TABLE route ADD COLUMN ${column} TEXT NOT NULL DEFAULT '${value}'`);
     }
     this.#copies = new Copies(this.#sql);
+    this.#listeners = new Listeners(state);
     this.#pins = new Pins(this.#sql);
     this.#origins = new EnrolledOrigins(this.#sql);
   }
@@ -120,6 +125,11 @@ export class Directory extends DurableObject<Env> {
         this.#copies.doubt({ server, principal: '' }, '*', DEFAULT_DISCOVERY, Date.now());
       }
     });
+    const runs = new Map(accepted.map(({ server, deployment }) => [server, deployment]));
+    const ran = new Map(before.map(({ server, deployment }) => [server, deployment]));
+    for (const server of new Set([...ran.keys(), ...runs.keys()])) {
+      if (ran.get(server) !== runs.get(server)) this.#tell(server, null, '');
+    }
     return refused;
   }
 
@@ -136,7 +146,8 @@ export class Directory extends DurableObject<Env> {
     const route = this.#routeOf(view.server);
     if (!route) return;
     const now = Date.now();
-    this.#copies.remember(view, route.deployment, question, answer, route.discovery, asked ?? now, now);
+    const whose = this.#copies.remember(view, route.deployment, question, answer, route.discovery, asked ?? now, now);
+    this.#tell(view.server, kindOf(question.method), whose);
   }
 
   /** A process said that lists of its server changed. Returns what `reconcile` takes as `at`. */
@@ -148,7 +159,18 @@ export class Directory extends DurableObject<Env> {
   /** Settles the doubt of `at`, if there is one, by what that process lists now; null when it could not be asked. */
   reconcile(view: View, kind: Kind, listed: { pages: ListedPage[]; own: boolean } | null, at: number | null): void {
     const route = this.#routeOf(view.server);
-    if (route) this.#copies.reconcile(view, route.deployment, kind, listed, route.discovery, at, Date.now());
+    if (!route) return;
+    const whose = this.#copies.reconcile(view, route.deployment, kind, listed, route.discovery, at, Date.now());
+    this.#tell(view.server, kind, whose);
+  }
+
+  /** A WebSocket that hears when lists change. */
+  override fetch(request: Request): Response {
+    return this.#listeners.accept(request);
+  }
+
+  override webSocketClose(socket: WebSocket): void {
+    socket.close();
   }
 
   /** Whether the server says of a tool that calling it twice does no more than calling it once. */
@@ -184,7 +206,14 @@ export class Directory extends DurableObject<Env> {
   acceptTools(server: string, seen: readonly { readonly name: string; readonly digest: string }[]): string[] {
     const route = this.#routeOf(server);
     const digests = new Map(seen.map(({ name, digest }) => [name, digest]));
-    return route ? this.#pins.accept(server, route.deployment, digests) : [];
+    const accepted = route ? this.#pins.accept(server, route.deployment, digests) : [];
+    if (accepted.length > 0) this.#tell(server, 'tools', '');
+    return accepted;
+  }
+
+  /** Lists of one kind, or (null) of all, are others now. `whose` as `Copies` gives it. */
+  #tell(server: string, kind: Kind | null, whose: string | null): void {
+    if (whose !== null) this.#listeners.tell({ server, kinds: kind === null ? KINDS : [kind] }, whose);
   }
 
   #routeOf(server: string): OriginRoute | undefined {
@@ -216,3 +245,12 @@ export class Directory extends DurableObject<Env> {
 /** The Directory's only instance. */
 export const directoryOf = (env: Env): DurableObjectStub<Directory> =>
   env.DIRECTORY.get(env.DIRECTORY.idFromName('directory'));
+
+/** A WebSocket that hears `ListNews` as JSON. @throws MoorageError `overloaded`. */
+export async function joinDirectory(env: Env, principal: string): Promise<WebSocket> {
+  const headers = new Headers({ upgrade: 'websocket', [PRINCIPAL_HEADER]: encodeURIComponent(principal) });
+  const { webSocket } = await directoryOf(env).fetch('http://directory/', { headers });
+  if (!webSocket) throw new MoorageError('overloaded', 'Too many streams are open here. Close some first.');
+  webSocket.accept();
+  return webSocket;
+}

@@ -110,7 +110,8 @@ export class Copies {
 
   /**
    * Stores an answer that was asked for at `asked`. A result's own caching hints (2026-07-28, "Caching") are kept: one
-   * that is `private` is its principal's alone, and a lifetime (`lifetimeOf`) ends it earlier.
+   * that is `private` is its principal's alone, and a lifetime (`lifetimeOf`) ends it earlier. Returns for whom this is
+   * another answer than the one before: a principal, '' for everybody, or null for nobody.
    */
   remember(
     view: View,
@@ -120,12 +121,12 @@ export class Copies {
     setting: DiscoverySetting,
     asked: number,
     now: number,
-  ): void {
+  ): string | null {
     const { server } = view;
     const { method, cursor } = question;
     const kind = kindOf(method);
     const changed = [this.#changedAt(view, '*'), kind === null ? undefined : this.#changedAt(view, kind)];
-    if (changed.some((at) => at !== undefined && at >= asked)) return;
+    if (changed.some((at) => at !== undefined && at >= asked)) return null;
     const bytes = new TextEncoder().encode(text).byteLength;
     const result = refused ? {} : (JSON.parse(text) as Record<string, unknown>);
     const lifetime = lifetimeOf(result) ?? Number.POSITIVE_INFINITY;
@@ -134,19 +135,21 @@ export class Copies {
     const page = pageOf(cursor);
     const before = this.#row(holder, deployment, method, page);
     // What was asked for later says more.
-    if (before && before.stored > asked) return;
-    if (before && before.text !== text) {
+    if (before && before.stored > asked) return null;
+    const news = before && before.text !== text ? holder.principal : null;
+    if (news !== null) {
       // A server that introduces itself in another way is another one: nothing that is known of it holds.
       if (kind === null) this.drop(server);
       else if (cursor === null) this.#deleteList(holder, deployment, method);
     }
     // Who may see it has changed: a copy for others, or for one alone, is not what the server says any more.
     this.#deletePage({ ...view, principal: own ? '' : view.principal }, deployment, question);
-    if (bytes > MAX_COPY_BYTES) return;
+    if (bytes > MAX_COPY_BYTES) return news;
     const expires = now + Math.min(setting.maxAgeS * 1000, lifetime);
     const next = nextCursorOf(result);
     this.#insert(holder, deployment, question, { stored: now, expires, bytes, next, refused: refused ? 1 : 0, text });
     this.#makeRoom(server);
+    return news;
   }
 
   /**
@@ -173,7 +176,8 @@ export class Copies {
   /**
    * Settles a doubt with what the process that raised it lists now; null when it could not be asked. `own`: the process
    * changed its lists after it was called. A newer doubt is settled by its own. Without a doubt (`at` is null) the process
-   * only starts: what it lists is taken, and what it does not live to list changes nothing.
+   * only starts: what it lists is taken, and what it does not live to list changes nothing. Returns for whom the list is
+   * another one now, as `remember` does.
    */
   reconcile(
     view: View,
@@ -183,9 +187,9 @@ export class Copies {
     setting: DiscoverySetting,
     at: number | null,
     now: number,
-  ): void {
+  ): string | null {
     const { server } = view;
-    if (at === null ? listed === null : this.#changedAt(view, kind) !== at) return;
+    if (at === null ? listed === null : this.#changedAt(view, kind) !== at) return null;
     const whose = setting.copies === 'principal' ? view.principal : '';
     const holders = setting.copies === 'principal' ? [view] : [view, { ...view, principal: '' }];
     const stored = ({ method, cursor }: ListedPage) =>
@@ -194,7 +198,9 @@ export class Copies {
     if (verdict !== 'drop' && at !== null) {
       this.#sql.exec('DELETE FROM changed WHERE server = ? AND principal = ? AND kind = ?', server, whose, kind);
     }
-    if (verdict === 'keep' || (verdict === 'drop' && at === null)) return;
+    if (verdict === 'keep' || (verdict === 'drop' && at === null)) return null;
+    // What starts says what it is: it is news only to those who were told something else.
+    const isNews = at !== null || (listed?.pages ?? []).some((page) => stored(page) !== null);
     for (const method of LISTS_OF[kind]) {
       // What a process registers while it starts depends on its client: it says nothing about other clients' lists.
       if (at === null) for (const holder of holders) this.#deleteList(holder, deployment, method);
@@ -208,8 +214,9 @@ export class Copies {
         );
       }
     }
-    if (verdict === 'drop' || !listed) return;
-    for (const page of listed.pages) this.remember(view, deployment, page, page, setting, now, now);
+    const pages = verdict === 'replace' && listed ? listed.pages : [];
+    for (const page of pages) this.remember(view, deployment, page, page, setting, now, now);
+    return isNews ? whose : null;
   }
 
   /** Forgets all of a server. */

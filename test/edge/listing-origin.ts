@@ -6,6 +6,7 @@ import { type Arrived, json, PROTOCOL, result } from './scripted-origin.ts';
 export interface Listing {
   /** Names of the tools of the first page. */
   tools: string[];
+  prompts: string[];
   version: string;
   protocolVersion: string;
   /** The process changed its lists after it was called. */
@@ -16,6 +17,7 @@ export interface Listing {
 
 export const fresh = (): Listing => ({
   tools: ['look'],
+  prompts: ['greet'],
   version: '1',
   protocolVersion: PROTOCOL,
   own: false,
@@ -51,7 +53,7 @@ export function lists(listing: Listing, { message }: Arrived, response: ServerRe
         ? answer({ tools: listing.tools.map(tool), nextCursor: 'two' })
         : answer({ tools: [{ ...tool('again'), annotations: { idempotentHint: true } }, tool('write')] });
     case 'prompts/list':
-      return answer({ prompts: [{ name: 'greet' }] });
+      return answer({ prompts: listing.prompts.map((name) => ({ name })) });
     case 'resources/list':
       return answer({ resources: [] });
     case 'resources/templates/list':

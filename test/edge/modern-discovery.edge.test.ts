@@ -236,6 +236,62 @@ describe('a list that changed, says a process that only lanes use', () => {
   });
 });
 
+describe('a client that listens at /mcp', () => {
+  const listening = async (notifications: object) => {
+    const response = await postModern(`${edge.url}/mcp`, 'subscriptions/listen', { notifications }, { id: 'L' });
+    const reader = new EventReader(response);
+    expect(await reader.message()).toMatchObject({ method: 'notifications/subscriptions/acknowledged' });
+    return reader;
+  };
+  const changed = (kind: string) => ({
+    jsonrpc: '2.0',
+    method: `notifications/${kind}/list_changed`,
+    params: { _meta: { 'io.modelcontextprotocol/subscriptionId': 'L' } },
+  });
+
+  test('hears what it asked for when lists of a server at an origin change, and wakes nobody', async () => {
+    await filled();
+    awake = false;
+    const tools = await listening({ toolsListChanged: true });
+    const both = await listening({ toolsListChanged: true, promptsListChanged: true });
+    expect(await arrivedDuring(async () => undefined)).toEqual([]);
+    await link.hello([server], `epoch-of-${server}`, { ...CACHED, deployment: 'd2' });
+    expect([await tools.message(), await both.message(), await both.message()]).toEqual([
+      changed('tools'),
+      changed('tools'),
+      changed('prompts'),
+    ]);
+    await link.hello([server, `${server}-more`], `epoch-of-${server}`, { ...CACHED, deployment: 'd2' });
+    expect(await tools.message()).toEqual(changed('tools'));
+    expect([awake, edge.origin.arrived.filter(({ grant }) => grant.server !== server)]).toEqual([false, []]);
+    await Promise.all([tools.cancel(), both.cancel()]);
+  });
+
+  test('hears when a process says so, and when a live list is another than the copy was; not when nothing changed', async () => {
+    await link.hello([server], `epoch-of-${server}`, { deployment: 'd2', discovery: { copies: 'all', maxAgeS: 1 } });
+    await filled();
+    const reader = await listening({ toolsListChanged: true, promptsListChanged: true });
+    const [{ grant }] = edge.origin.arrived as [Arrived];
+    const say = () =>
+      link.send({
+        type: 'event',
+        seq: ++seq,
+        sessions: [],
+        lane: { id: grant.session, server, principal: grant.principal, capabilities: {} },
+        message: { jsonrpc: '2.0', method: 'notifications/prompts/list_changed' },
+      });
+    say();
+    await expect.poll(() => edge.origin.arrived.at(-1)?.message).toMatchObject({ id: 'moorage-list-0' });
+    listing.tools = ['look', 'late'];
+    await expect.poll(async () => names(await ask('tools/list')), { timeout: 5000 }).toEqual(['look', 'late']);
+    expect(await reader.message()).toEqual(changed('tools'));
+    listing.prompts = ['other'];
+    say();
+    expect(await reader.message()).toEqual(changed('prompts'));
+    await reader.cancel();
+  });
+});
+
 describe('arguments that travel in headers', () => {
   const call = async (headers: Record<string, string>) =>
     (
