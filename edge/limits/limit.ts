@@ -14,6 +14,7 @@ import { addressOf } from './address.ts';
 import { LEASE_MS, type LimitName, type Standing } from './ledger.ts';
 import { addressLimiterOf, limiterOf } from './object.ts';
 import { limitsOf } from './settings.ts';
+import { holding, type Slot } from './slot.ts';
 
 /** Longer than any id of ours. */
 const MAX_SESSION_LENGTH = 64;
@@ -91,42 +92,6 @@ function concerns({ env, server, counted }: Counted): boolean {
   const { perPrincipal, perSession, perServer, concurrent, daily } = limitsOf(env);
   if (server !== undefined && perServer) return true;
   return !counted && [perPrincipal, perSession, concurrent, daily].some((limit) => limit !== undefined);
-}
-
-/** What keeps a call's slot. */
-interface Slot {
-  release(): void;
-  /** Nobody renews it any more. */
-  abandon(): void;
-}
-
-/** A response whose slot is given back at its end. `cancels`: a client that leaves ends its call (2026-07-28). */
-function holding(response: Response, slot: Slot, cancels: boolean): Response {
-  const { body, status, headers } = response;
-  if (!body || !headers.get('content-type')?.startsWith('text/event-stream')) {
-    slot.release();
-    return response;
-  }
-  const reader = body.getReader();
-  const held = new ReadableStream<Uint8Array>({
-    async pull(controller) {
-      try {
-        const { done, value } = await reader.read();
-        if (!done) return controller.enqueue(value);
-        slot.release();
-        controller.close();
-      } catch (thrown) {
-        slot.release();
-        controller.error(thrown);
-      }
-    },
-    async cancel(reason) {
-      if (cancels) slot.release();
-      else slot.abandon();
-      await reader.cancel(reason);
-    },
-  });
-  return new Response(held, { status, headers });
 }
 
 const ADVICE: Readonly<Record<LimitName, string>> = {

@@ -4,6 +4,7 @@ import { addressOf } from '../../edge/limits/address.ts';
 import { Addresses, MAX_ADDRESSES } from '../../edge/limits/addresses.ts';
 import { afterOne, remainingOf, settled, waitOf } from '../../edge/limits/bucket.ts';
 import { type Asked, LEASE_MS, Ledger, MAX_KEYS } from '../../edge/limits/ledger.ts';
+import { holding } from '../../edge/limits/slot.ts';
 import { type CallerLimits, callerLimits } from '../../shared/config/quotas.ts';
 import { ConfigError, parseConfigObject } from '../../shared/config.ts';
 
@@ -232,4 +233,45 @@ test('rates have a burst, and are told to the edge as they were read', () => {
     perServer: { amount: 10, window: 3600, burst: 3 },
   });
   expect(callerLimits.parse(JSON.parse(JSON.stringify(set)))).toEqual(set);
+});
+
+describe('a slot', () => {
+  const open = (cancels: boolean) => {
+    const said: string[] = [];
+    let end: ReadableStreamDefaultController<Uint8Array> | undefined;
+    const body = new ReadableStream<Uint8Array>({
+      start(controller) {
+        end = controller;
+        controller.enqueue(new TextEncoder().encode(': open\n\n'));
+      },
+    });
+    const slot = { release: () => void said.push('released'), abandon: () => void said.push('abandoned') };
+    const stream = new Response(body, { headers: { 'content-type': 'text/event-stream' } });
+    return { said, end: () => end, slot, held: holding(stream, slot, cancels) };
+  };
+
+  test.each([
+    ['is given back', true, ['released']],
+    ['is left to its lease, for the call goes on', false, ['abandoned']],
+  ])('of a client that leaves %s', async (_, cancels, expected) => {
+    const { said, held } = open(cancels);
+    const reader = held.body?.getReader();
+    await reader?.read();
+    void reader?.read();
+    await reader?.cancel();
+    await new Promise((resolve) => setTimeout(resolve));
+    expect(said).toEqual(expected);
+  });
+
+  test('is given back at the end, or when the stream breaks, or when there is none', async () => {
+    const ended = open(false);
+    ended.end()?.close();
+    expect(await ended.held.text()).toBe(': open\n\n');
+    const broken = open(false);
+    broken.end()?.error(new Error('lost'));
+    await expect(broken.held.text()).rejects.toThrow('lost');
+    const { said, slot } = open(false);
+    holding(Response.json({}), slot, false);
+    expect([ended.said, broken.said, said]).toEqual([['released'], ['released'], ['released']]);
+  });
 });
