@@ -15,6 +15,7 @@ const answer = z.object({
       fork: z.boolean().optional(),
     }),
   ),
+  troubles: z.array(z.looseObject({ server: z.string(), machine: z.string(), trouble: z.string(), text: z.string() })),
 });
 
 export const command: Command = {
@@ -33,11 +34,21 @@ gets a new one at the next call.
       await control.call('DELETE', `/v1/machines/${encodeURIComponent(rm)}`);
       return 0;
     }
-    const { machines } = answer.parse(await control.call('GET', '/v1/machines'));
+    const { machines, troubles } = answer.parse(await control.call('GET', '/v1/machines'));
+    if (json) {
+      const listed = machines.map((one) => ({
+        ...one,
+        troubles: troubles.filter(({ machine }) => machine === one.key),
+      }));
+      process.stdout.write(`${JSON.stringify(listed, null, 2)}\n`);
+      return 0;
+    }
     const rows = machines.map(({ key, state, machine, isolation, owner, fork }) => {
       return [key, state, owner ? `${isolation} ${owner}` : fork ? `fork of ${machine}` : ''];
     });
-    process.stdout.write(json ? `${JSON.stringify(machines, null, 2)}\n` : table(['MACHINE', 'STATE', 'OWNER'], rows));
+    process.stdout.write(table(['MACHINE', 'STATE', 'OWNER'], rows));
+    for (const { server, machine, trouble, text } of troubles)
+      process.stdout.write(`${server} in ${machine}: ${trouble}: ${text}. See: moorage logs ${server}\n`);
     return 0;
   },
 };

@@ -24,7 +24,7 @@ import { ModernPeers } from './bridge/modern-peers.ts';
 import { isListChange, type Unasked } from './bridge/peer.ts';
 import { Sessions } from './bridge/sessions.ts';
 import { takeOver } from './bridge/take-over.ts';
-import { type Carried, type ServerHost, Upstreams } from './bridge/upstreams.ts';
+import { type Carried, type ServerHost, type Trouble, Upstreams } from './bridge/upstreams.ts';
 import { Forks } from './forks.ts';
 import { Journal } from './journal/journal.ts';
 import { Link } from './link/link.ts';
@@ -65,6 +65,8 @@ export interface RunningAgent {
   /** Ends the processes of servers and the connections to them, so that the next use starts new ones. @returns how many. */
   restart(which: (definition: ServerDefinition) => boolean): Promise<number>;
   readonly forks: Forks;
+  /** Servers that keep dying, or do not answer. */
+  troubles(): Trouble[];
   /** Stops taking requests, hibernates the machines that can sleep, ends everything else. */
   stop(): Promise<void>;
 }
@@ -80,6 +82,7 @@ export interface OriginParts {
   restart(which: (definition: ServerDefinition) => boolean): Promise<number>;
   /** The processes in a machine, and what their owners must know of them. */
   carry(machine: string): Carried[];
+  troubles(): Trouble[];
   close(): Promise<void>;
 }
 
@@ -127,7 +130,7 @@ export function originParts(options: {
     adopt: (found) => takeOver({ upstreams, sessions, peers }, options.servers, found),
   };
   const restart = (which: (definition: ServerDefinition) => boolean) => upstreams.restart(which);
-  return { sessions, lanes, journal, sleepers, carry, restart, close };
+  return { sessions, lanes, journal, sleepers, carry, restart, troubles: () => upstreams.troubles(), close };
 }
 
 /** Calls in flight get this long to finish when the agent stops, in milliseconds. */
@@ -203,6 +206,7 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
     ready: link.ready,
     restart: parts.restart,
     forks,
+    troubles: () => parts.troubles(),
     stop: async () => {
       const closed = new Promise<void>((resolve) => server.close(() => resolve()));
       const late = new Promise<void>((resolve) => setTimeout(resolve, STOP_GRACE_MS).unref());

@@ -128,8 +128,8 @@ export function serverDefinitions(config: Config): ServerDefinition[] {
   const definitions: ServerDefinition[] = [];
   for (const [name, entry] of config.servers) {
     if (isEdgeServer(entry)) continue;
-    // When it sleeps, what it may connect to and what becomes of its words decide nothing about what runs.
-    const { sleep: _sleep, egress: _egress, ...named } = entry as Partial<MachineServer>;
+    // When it sleeps, what becomes of it when it hangs, what it may connect to and what becomes of its words decide nothing about what runs.
+    const { sleep: _sleep, egress: _egress, health: _health, ...named } = entry as Partial<MachineServer>;
     const what = Object.fromEntries(Object.entries(named).filter(([name]) => !isOutputOption(name)));
     const deployment = createHash('sha256')
       .update(JSON.stringify([name, what]))

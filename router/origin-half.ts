@@ -100,7 +100,7 @@ export async function originHalf(configured: Config, options: OriginHalfOptions)
       control = await startControl({
         socket: socketPath(stateDir, 'control.sock'),
         routes: {
-          '/v1/machines': machineRoutes(machines),
+          '/v1/machines': machineRoutes(machines, () => agent?.troubles() ?? []),
           '/v1/secrets': secretRoutes({ store, restart: async (which) => (await agent?.restart(which)) ?? 0 }),
           ...(agent ? { '/v1/forks': forkRoutes(agent.forks) } : {}),
         },

@@ -11,6 +11,7 @@ import { type AuditConfig, auditSchema, DEFAULT_AUDIT } from './config/audit.ts'
 import { type AuthConfig, authSchema, LOOPBACK_ONLY } from './config/auth.ts';
 import { DEFAULT_EDGE, type EdgeConfig, edgeSchema, exposureProblems, exposureWarnings } from './config/edge.ts';
 import { egress } from './config/egress.ts';
+import { health } from './config/health.ts';
 import { image, isOciImage } from './config/image.ts';
 import { type Isolation, isolation } from './config/isolation.ts';
 import { LIMIT_NAMES, limits, memoryBudget } from './config/limits.ts';
@@ -126,6 +127,7 @@ const machineEntry = z.strictObject({
   isolation: isolation.optional(),
   process: sharing,
   limits: limits.default({}),
+  health: health.optional(),
   /** What it may connect to: nothing, without it. */
   egress: egress.optional(),
   /** Names of what it gets from the origin's store, each in a variable of its environment. */

@@ -34,6 +34,8 @@ export interface StdioChannelOptions {
   readonly log: Log;
   /** Of what the process was given. Messages are passed on as they come: their owner redacts them. */
   readonly redactor: Redactor;
+  /** Hears that it ended although nobody asked it to: "exited with code 1". */
+  readonly crashed?: (how: string) => void;
 }
 
 export class StdioChannel implements Channel {
@@ -156,6 +158,7 @@ export class StdioChannel implements Channel {
     const { server, machine, log } = this.#options;
     log.server(server, machine, `(moorage) the process ${how}${this.#ending ? ', as it was asked to' : ''}`);
     if (!this.#ending) {
+      this.#options.crashed?.(how);
       const tail =
         this.#stderrTail.length > 0
           ? `; its last stderr lines:\n${this.#stderrTail.join('\n')}`

@@ -2,9 +2,11 @@
  * Owns the channels to servers: opens them, whatever carries them, and bounds how many there are.
  *
  * Invariants: at most `MAX_PROCESSES` per machine (connections to a server over HTTP count alike): the longest idle one is
- * ended for a new one; after `close` nothing is left running.
+ * ended for a new one; a server that keeps dying in a machine is not started there before its pause is over; after `close`
+ * nothing is left running.
  */
 import { MoorageError } from '../../shared/errors.ts';
+import type { JsonRpcRequest } from '../../shared/jsonrpc.ts';
 import type { Log } from '../log.ts';
 import type { Redactor } from '../secrets/redact.ts';
 import type { Given, Secrets } from '../secrets/secrets.ts';
@@ -14,10 +16,14 @@ import type { RunningMachine, ServerProcess } from '../vm/driver.ts';
 import { MachineError } from '../vm/error.ts';
 import type { ChannelEvents, OpenChannel } from './channel.ts';
 import type { Correlates } from './correlate.ts';
+import { ModernCorrelator } from './correlate-modern.ts';
+import { type Crashes, crashed, isLoop, waitOf } from './crash-loop.ts';
+import { discoverRequest } from './eras.ts';
 import { HttpChannel } from './http-channel.ts';
 import { Peer, type PeerOptions } from './peer.ts';
 import { StdioChannel } from './stdio-channel.ts';
 import { type Keeper, WakingChannel } from './waking-channel.ts';
+import { QUESTION_ID, WatchedChannel } from './watched-channel.ts';
 
 /** How a server is started in its machine, and the machine itself, which boots or wakes when it must. */
 export interface ServerHost {
@@ -61,6 +67,8 @@ interface Running {
   /** Of a process in a machine that sleeps. */
   readonly stream: number | undefined;
   readonly secrets: string;
+  /** Of a process. */
+  readonly watched: WatchedChannel | undefined;
   carry: ((peer: Peer) => unknown) | undefined;
   lastUsed: number;
 }
@@ -72,8 +80,40 @@ interface Prepared {
   readonly secrets: string;
 }
 
+/** Something that a server's owner should look at. */
+export interface Trouble {
+  readonly server: string;
+  readonly machine: string;
+  readonly trouble: 'crash loop' | 'no answer';
+  /** A sentence without its full stop. */
+  readonly text: string;
+}
+
 /** Server processes in one machine, or connections to one server, at most. */
 const MAX_PROCESSES = 64;
+/** Servers in machines whose crashes are remembered, at most. */
+const MAX_CRASHES = 1_000;
+
+const keyOf = (server: string, machine: string): string => `${server}\n${machine}`;
+
+function tellLoop(crashes: Crashes, now: number): string {
+  const pause = Math.ceil(waitOf(crashes, now) / 1000);
+  return `${crashes.count} crashes in a row, the last one ${crashes.how}; next start ${pause > 0 ? `in ${pause} s at the earliest` : 'at the next call'}`;
+}
+
+/** What every server of its era answers at once: `ping` (basic/utilities/ping), in 2026-07-28 `server/discover`. */
+function questionOf(correlator: Correlates): JsonRpcRequest {
+  if (correlator instanceof ModernCorrelator) return { ...discoverRequest(''), id: QUESTION_ID };
+  return { jsonrpc: '2.0', id: QUESTION_ID, method: 'ping' };
+}
+
+/** The latest ones are at the end. */
+function remember(all: Map<string, Crashes>, key: string, crashes: Crashes): void {
+  all.delete(key);
+  all.set(key, crashes);
+  const [oldest] = all.keys();
+  if (all.size > MAX_CRASHES && oldest !== undefined) all.delete(oldest);
+}
 
 export class Upstreams {
   readonly #host: ServerHost;
@@ -81,6 +121,8 @@ export class Upstreams {
   readonly #secrets: Secrets;
   readonly #now: () => number;
   readonly #running = new Map<Peer, Running>();
+  /** Of servers that died, by server and machine. */
+  readonly #crashes = new Map<string, Crashes>();
 
   constructor(options: { host: ServerHost; secrets: Secrets; log: Log; now?: () => number }) {
     this.#host = options.host;
@@ -145,6 +187,22 @@ export class Upstreams {
     if (running) running.lastUsed = this.#now();
   }
 
+  /** Servers that keep dying, or do not answer, for people. */
+  troubles(): Trouble[] {
+    const now = this.#now();
+    const loops = [...this.#crashes].flatMap(([key, crashes]): Trouble[] => {
+      const [server = '', machine = ''] = key.split('\n');
+      return isLoop(crashes) ? [{ server, machine, trouble: 'crash loop', text: tellLoop(crashes, now) }] : [];
+    });
+    const silent = [...this.#running.values()].flatMap(({ definition, watched }): Trouble[] => {
+      const since = watched?.silentSince;
+      if (since === undefined) return [];
+      const { name: server, machine } = definition;
+      return [{ server, machine, trouble: 'no answer', text: `no answer for ${Math.round((now - since) / 1000)} s` }];
+    });
+    return [...loops, ...silent];
+  }
+
   /** Ends every channel, but leaves alone the processes of machines that go on sleeping. */
   async close(): Promise<void> {
     await Promise.all([...this.#running.keys()].map((peer) => peer.letGo()));
@@ -152,8 +210,29 @@ export class Upstreams {
 
   #add(definition: ServerDefinition, kind: PeerKind, { open, sync, stream, secrets }: Prepared): Peer {
     const { carry, ...options } = kind;
-    const peer = new Peer({ ...options, server: definition.name, open, sync, log: this.#log });
-    this.#running.set(peer, { definition, stream, secrets, carry, lastUsed: this.#now() });
+    let watched: WatchedChannel | undefined;
+    const openWatched: OpenChannel = (events) => {
+      const silent = (forMs: number, calls: number) => this.#silent(definition, peer, forMs, calls);
+      const question = questionOf(kind.correlator);
+      watched = new WatchedChannel(open, { question, silent, now: this.#now }, events);
+      return watched;
+    };
+    const isProcess = isProcessDefinition(definition);
+    const peer: Peer = new Peer({
+      ...options,
+      server: definition.name,
+      open: isProcess ? openWatched : open,
+      sync,
+      log: this.#log,
+    });
+    this.#running.set(peer, {
+      watched,
+      definition,
+      stream,
+      secrets,
+      carry,
+      lastUsed: this.#now(),
+    });
     void peer.closed.then(() => this.#running.delete(peer));
     return peer;
   }
@@ -174,6 +253,7 @@ export class Upstreams {
       };
     }
     if (!isProcessDefinition(definition)) throw new TypeError('A server is a process or an address.');
+    this.#refuseLoop(definition);
     const lease = await this.#host.lease(definition);
     try {
       const { machine } = lease;
@@ -193,9 +273,11 @@ export class Upstreams {
     process: ServerProcess,
     redactor: Redactor,
   ): OpenChannel {
+    const { name: server } = definition;
+    const crashed = this.#watchFor(definition, machine);
     const open: OpenChannel = (events) =>
       new StdioChannel(
-        { server: definition.name, machine: definition.machine, process, log: this.#log, redactor },
+        { server, machine: definition.machine, process, log: this.#log, redactor, crashed },
         redacted(events, redactor),
       );
     if (machine.sleep === undefined) return open;
@@ -210,6 +292,48 @@ export class Upstreams {
       whenAwake: (act) => this.#host.whenAwake(definition, act),
     };
     return (events) => new WakingChannel(open, keeper, events);
+  }
+
+  /** @throws MoorageError `server_failed`, before its machine is woken for nothing. */
+  #refuseLoop({ name, machine }: ProcessDefinition): void {
+    const crashes = this.#crashes.get(keyOf(name, machine));
+    const retryAfterMs = waitOf(crashes, this.#now());
+    if (crashes === undefined || retryAfterMs === 0) return;
+    throw new MoorageError(
+      'server_failed',
+      `The server "${name}" is in a crash loop: ${crashes.count} times in a row, the last time it ${crashes.how}. It may be started again in ${Math.ceil(retryAfterMs / 1000)} s. Its owner finds its last words with: moorage logs ${name}`,
+      { cause: 'crash_loop', crashes: crashes.count, retryAfterMs },
+    );
+  }
+
+  /** What hears that a process of this server has died by itself. That of its machine is not its own. */
+  #watchFor(definition: ProcessDefinition, machine: RunningMachine): (how: string) => void {
+    const began = this.#now();
+    let isGone = false;
+    void machine.gone.then(() => {
+      isGone = true;
+    });
+    // Its machine's end is known a moment after its own.
+    return (how) => setImmediate(() => !isGone && this.#crashed(definition, this.#now() - began, how));
+  }
+
+  #crashed({ name, machine }: ProcessDefinition, livedMs: number, how: string): void {
+    const key = keyOf(name, machine);
+    const crashes = crashed(this.#crashes.get(key), { livedMs, how }, this.#now());
+    if (crashes === undefined) this.#crashes.delete(key);
+    else remember(this.#crashes, key, crashes);
+    if (!isLoop(crashes)) return;
+    const text = `crash loop: ${tellLoop(crashes, this.#now())}`;
+    this.#log.warn(`server ${name} in machine ${machine}: ${text}`);
+    this.#log.server(name, machine, `(moorage) ${text}`);
+  }
+
+  #silent({ name, machine, entry }: ServerDefinition, peer: Peer, forMs: number, calls: number): void {
+    const restarts = 'health' in entry && entry.health === 'restart';
+    const text = `no answer for ${Math.round(forMs / 1000)} s while ${calls} calls wait${restarts ? '; its process is ended' : ''}`;
+    this.#log.warn(`server ${name} in machine ${machine}: ${text}`);
+    this.#log.server(name, machine, `(moorage) ${text}`);
+    if (restarts) void peer.end();
   }
 
   /** The machine stays awake until its disk is written, also when the call that wants it was the last. */
@@ -228,6 +352,7 @@ export class Upstreams {
     } catch (error) {
       if (!(error instanceof MachineError)) throw error;
       this.#log.warn(`server ${definition.name}: ${error.message}${error.detail ? `\n${error.detail}` : ''}`);
+      if (error.code === 'spawn-failed') this.#crashed(definition, 0, 'could not be started');
       throw new MoorageError(
         'server_failed',
         `The server "${definition.name}" could not be started (${error.code}). Its owner finds the reason in the origin's log.`,

@@ -1,0 +1,45 @@
+/**
+ * Decides when a server that keeps dying may be started again. Pure: the time is passed in, in milliseconds.
+ *
+ * A crash is an end that nobody asked for, soon after the start; a start that fails is one too. A few are nothing: a call
+ * that kills its process is repeated with a new one. From then on each costs a pause, twice as long as the one before. A
+ * process that lives, or ten minutes in which none is started, end it.
+ */
+
+export interface Crashes {
+  /** In a row. */
+  readonly count: number;
+  /** Of the last one. */
+  readonly at: number;
+  /** When the next start may be. */
+  readonly until: number;
+  /** How the last one ended: "exited with code 1". */
+  readonly how: string;
+}
+
+/** A process that has lived for so long was sound. */
+const SOUND_MS = 10_000;
+/** Crashes in a row that cost no pause. */
+const FREE = 5;
+const FIRST_PAUSE_MS = 1_000;
+const LONGEST_PAUSE_MS = 60_000;
+const FORGOTTEN_MS = 600_000;
+
+/** What is known after a process has ended by itself; undefined: nothing to worry about. */
+export function crashed(
+  before: Crashes | undefined,
+  { livedMs, how }: { livedMs: number; how: string },
+  now: number,
+): Crashes | undefined {
+  if (livedMs >= SOUND_MS) return undefined;
+  const count = before !== undefined && now - before.at < FORGOTTEN_MS ? before.count + 1 : 1;
+  const pause = count <= FREE ? 0 : Math.min(LONGEST_PAUSE_MS, FIRST_PAUSE_MS * 2 ** Math.min(30, count - FREE - 1));
+  return { count, at: now, until: now + pause, how };
+}
+
+/** Whether it counts as a loop: callers and the owner are told. */
+export const isLoop = (crashes: Crashes | undefined): crashes is Crashes =>
+  crashes !== undefined && crashes.count > FREE;
+
+/** How long the next start must wait. */
+export const waitOf = (crashes: Crashes | undefined, now: number): number => Math.max(0, (crashes?.until ?? 0) - now);
