@@ -4,6 +4,7 @@
  *
  * Invariant: an image is built at most once per machine at a time, and before the machine boots.
  */
+import { existsSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import type { Isolation } from '../shared/config/isolation.ts';
@@ -13,11 +14,12 @@ import type { ServerHost } from './bridge/upstreams.ts';
 import { Gateway } from './egress/gateway.ts';
 import { ConfiguredUses, noteBoot } from './images/uses.ts';
 import type { Log } from './log.ts';
-import { homeOf, noteOwner, noteUse, type Place, placesIn } from './places.ts';
+import { homeOf, noteOwner, noteUse, ownerFile, type Place, placesIn } from './places.ts';
 import { processMachine } from './process/driver.ts';
 import { type Provision, provision } from './provision.ts';
 import type { MachineDefinition, Own, ProcessDefinition, ServerDefinition } from './server.ts';
 import { type Lease, Supervisor } from './supervisor/supervisor.ts';
+import { Templates } from './templates.ts';
 import type { CopyCost, MachineDriver, MachineSpec, ProcessSpec, RunningMachine, ServerProcess } from './vm/driver.ts';
 import { MachineError } from './vm/error.ts';
 
@@ -84,10 +86,13 @@ export class Machines implements ServerHost {
   readonly #forks = new Map<string, MachineDefinition>();
   readonly #provisions = new Map<string, Promise<Provision>>();
   readonly #uses: ConfiguredUses;
+  readonly #templates: Templates | undefined;
   #sleepers: Sleepers | undefined;
 
   constructor(options: MachinesOptions) {
     this.#options = options;
+    const { driver, log } = options;
+    this.#templates = driver && new Templates({ driver, folder: join(options.stateDir, 'templates'), log });
     this.#supervisor = new Supervisor({ log: options.log, memoryMiB: options.memoryMiB });
     this.#definitions = new Map(options.definitions.map((definition) => [definition.key, definition]));
     this.#uses = new ConfiguredUses(options.cacheDir, options.stateDir, this.#definitions.keys());
@@ -123,6 +128,8 @@ export class Machines implements ServerHost {
    */
   async recall(sleepers: Sleepers): Promise<void> {
     this.#sleepers = sleepers;
+    const isolated = [...this.#definitions.values()].filter(({ isolation }) => isolation !== 'server');
+    await this.#templates?.sweep(new Set(isolated.map(({ key }) => key)));
     await this.#options.driver?.sweep?.(this.folder);
     const isMicroVm = (definition: MachineDefinition) => this.runtimeOf(definition.key) === 'vm';
     for (const definition of this.#definitions.values()) {
@@ -283,9 +290,15 @@ export class Machines implements ServerHost {
     this.#supervisor.define(
       key,
       async (progress, signal) => {
-        if (own) noteOwner(this.#dir(key), own);
-        await noteBoot(this.#dir(key), (await this.#provision(definition)).uses);
-        return await driver.boot(await this.#spec(definition, key), progress, signal);
+        const [{ uses }, spec] = [await this.#provision(definition), await this.#spec(definition, key)];
+        if (own && !existsSync(spec.dir)) {
+          const made = await this.#templates?.make(own.home, spec, ownerFile(own), progress, signal);
+          if (made) await noteBoot(spec.dir, uses);
+          if (made) return made;
+        }
+        if (own) noteOwner(spec.dir, own);
+        await noteBoot(spec.dir, uses);
+        return await driver.boot(spec, progress, signal);
       },
       { memoryMiB: definition.memoryMiB, sleeps: definition.sleep, carry: () => this.#sleepers?.carry(key) },
     );

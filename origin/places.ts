@@ -49,6 +49,9 @@ const ownSchema = z.object({
   principal: z.string(),
 });
 
+/** The file that says whose a machine is, by its name. */
+export const ownerFile = (own: Own): Readonly<Record<string, string>> => ({ [OWNER]: JSON.stringify(own) });
+
 /** Notes whose the machine in this folder is, which is thereby made. */
 export function noteOwner(dir: string, own: Own): void {
   mkdirSync(dir, { recursive: true, mode: 0o700 });

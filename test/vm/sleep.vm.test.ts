@@ -220,10 +220,14 @@ describe.runIf(inject('guests'))('a machine', () => {
     await end(found);
   });
 
-  test('that lost its image with its agent boots cold beside what both left, with what was written', async () => {
+  test('whose agent died while it was copied boots cold beside what both left, with what was written, and there is no copy', async () => {
     restore();
-    const left = await killedBefore('seal');
+    const left = await killedBefore('fork');
     expect(processStart(left)).toBeDefined();
+    // It was being copied: of the copy there is nothing once an agent starts.
+    expect(readdirSync(folder)).toContain('.sleeper-copy.making');
+    await driver.sweep(folder);
+    expect(readdirSync(folder).filter((name) => name.includes('copy'))).toEqual([]);
     const fresh = await driver.boot(spec, quiet);
     expect(processStart(left)).toBeUndefined();
     expect(await output(fresh, 'cat /data/note')).toBe('precious\n');

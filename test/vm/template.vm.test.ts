@@ -1,0 +1,118 @@
+/** New machines out of a template, on real guests: fresh in everything, with no boot, and a template that fits or goes. */
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, truncateSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, inject, test } from 'vitest';
+import { defaultCacheDir } from '../../origin/images/cache.ts';
+import type { Log } from '../../origin/log.ts';
+import { Machines } from '../../origin/machines.ts';
+import { placed } from '../../origin/places.ts';
+import { isProcessDefinition, machineDefinitions, serverDefinitions } from '../../origin/server.ts';
+import { QemuDriver } from '../../origin/vm/qemu.ts';
+import { parseConfig } from '../../shared/config.ts';
+import { machineKeyOf } from '../../shared/machine-key.ts';
+import { Server } from './sleeper.ts';
+
+const cacheDir = defaultCacheDir();
+const driver = new QemuDriver({ cacheDir });
+const sleepers = { carry: () => [], adopt: () => ({ kept: 0, ended: 0 }) };
+const logged: string[] = [];
+const note = (text: string) => void logged.push(text);
+const log: Log = { debug: note, info: note, warn: note, error: note, server: note, machine: note };
+let folder: string;
+let machines: Machines;
+
+/** The origin's machines, where every principal has one or all share it. */
+function origin(isolation: 'principal' | 'server') {
+  const entry = { command: 'node', args: ['scripted-server.mjs'], files: './scripted', isolation };
+  const limits = { memory: '192M', disk: '128M' };
+  const servers = serverDefinitions(parseConfig(JSON.stringify({ mcpServers: { each: { ...entry, limits } } })));
+  const definitions = machineDefinitions(servers);
+  const made = new Machines({
+    definitions,
+    driver,
+    stateDir: join(folder, 'state'),
+    cacheDir,
+    configDir: folder,
+    memoryMiB: 4096,
+    log,
+  });
+  return { made, definition: servers[0] };
+}
+
+/** The server's process in a principal's machine, which is made when it is not there. */
+async function serverOf(principal: string): Promise<Server> {
+  const { definition } = origin('principal');
+  if (!definition) throw new TypeError('There is one server.');
+  const machine = await machineKeyOf('each', 'principal', { principal, session: 's' });
+  const own = await placed(definition, { origin: 'o', principal, server: 'each', machine, session: 's' } as never);
+  if (!isProcessDefinition(own)) throw new TypeError('It is a process.');
+  const lease = await machines.lease(own);
+  return new Server(await machines.start(own, lease.machine, {}));
+}
+
+const templates = () => readdirSync(join(folder, 'state/templates'));
+const booted = () => logged.filter((line) => line.includes('booting a template')).length;
+
+beforeAll(async () => {
+  if (!inject('guests')) return;
+  folder = mkdtempSync(join(tmpdir(), 'moorage-template-'));
+  mkdirSync(join(folder, 'scripted'));
+  cpSync(new URL('../support/scripted-server.mjs', import.meta.url), join(folder, 'scripted/scripted-server.mjs'));
+  machines = origin('principal').made;
+  await machines.prepare();
+  await machines.recall(sleepers);
+});
+afterAll(async () => {
+  await machines?.close();
+  if (folder !== undefined) rmSync(folder, { recursive: true, force: true });
+});
+
+describe.runIf(inject('guests'))('a principal’s new machine', () => {
+  test('is a copy of a template that is booted once, with an identity, numbers and a disk of its own', async () => {
+    const began = performance.now();
+    const ann = await serverOf('ann');
+    expect(await ann.ask('count')).toBe('1');
+    const first = performance.now();
+    const bob = await serverOf('bob');
+    expect(await bob.ask('count')).toBe('1');
+    const second = performance.now();
+    process.stdout.write(
+      `to the first tool result: ${(first - began).toFixed(0)} ms with the template's boot, ${(second - first).toFixed(0)} ms from the template\n`,
+    );
+    expect([booted(), templates().length]).toEqual([1, 1]);
+    const said = async (action: string, args: object = {}) => [
+      await ann.ask(action, args),
+      await bob.ask(action, args),
+    ];
+    const told = [
+      ...(await said('read', { path: '/etc/machine-id' })),
+      ...(await said('read', { path: '/proc/sys/kernel/hostname' })),
+      ...(await said('draw')),
+      ...(await said('random')),
+    ];
+    expect(new Set(told).size).toBe(8);
+    const asked = Date.now();
+    const times = (await said('now')).map(Number);
+    expect(Math.min(...times)).toBeGreaterThan(asked - 1_000);
+    expect(Math.max(...times)).toBeLessThan(Date.now() + 1_000);
+    await ann.ask('record', { value: 'secret' });
+    await expect(bob.ask('record', { value: 'mine' })).resolves.toBe('mine');
+    expect(await bob.ask('read', { path: 'executions.log' })).not.toMatch(/secret/);
+  });
+
+  test('is made of a new template when the old one is of no use any more', async () => {
+    const [name = ''] = templates();
+    const sleep = join(folder, 'state/templates', name, 'sleep');
+    truncateSync(join(sleep, readdirSync(sleep).find((file) => file.startsWith('devices')) ?? ''), 10);
+    expect(await (await serverOf('cay')).ask('count')).toBe('1');
+    expect(booted()).toBe(2);
+  });
+
+  test('has no template any more when its server is configured otherwise', async () => {
+    await machines.close();
+    expect(templates()).toHaveLength(1);
+    await origin('server').made.recall(sleepers);
+    expect(existsSync(join(folder, 'state/templates')) ? templates() : []).toEqual([]);
+  });
+});
