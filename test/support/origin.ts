@@ -52,6 +52,9 @@ export interface Exchange {
 }
 
 export interface OriginUnderTest {
+  /** Where it listens, and the edge's private key. */
+  readonly base: string;
+  readonly key: CryptoKey;
   readonly parts: OriginParts;
   readonly machines: Machines;
   readonly logged: string[];
@@ -173,6 +176,8 @@ export async function startOrigin(
     return { status, contentType: headers.get('content-type') ?? '', headers, messages, ids, names, done };
   };
   return {
+    base,
+    key,
     parts,
     machines,
     logged,
