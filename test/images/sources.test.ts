@@ -6,6 +6,7 @@ import { gzipSync } from 'node:zlib';
 import { expect, onTestFinished, test } from 'vitest';
 import { unpackArchive } from '../../origin/images/oci/archive.ts';
 import { imageIn, lookupIn } from '../../origin/images/oci/folder.ts';
+import { ensureOci } from '../../origin/images/oci/image.ts';
 import { readLayers } from '../../origin/images/oci/layers.ts';
 import { parseConfiguration } from '../../origin/images/oci/manifest.ts';
 import { imageAt } from '../../origin/images/oci/registry.ts';
@@ -214,4 +215,19 @@ test('names within an archive decide nothing about where it is unpacked', async 
   const path = join(folder, 'saved.tar');
   await writeTar(path, [{ name: '../../../escape', content: 'x' }, ...savedOf(await image())]);
   await expectWhole(await imageIn(await unpackArchive(path, into, { left: 10 * MiB }), undefined));
+});
+
+test.each([
+  ['no archive', Buffer.alloc(2000, 7), /cannot be built/],
+  ['a torn one', gzipSync(Buffer.alloc(100_000)).subarray(0, 50), /cannot be built/],
+  ['an archive of anything', gzipSync(Buffer.alloc(1024)), /neither an OCI layout/],
+])('a file that is %s is a failure of its server alone', async (_what, bytes, says) => {
+  const folder = temporary();
+  writeFileSync(join(folder, 'saved.tar'), bytes);
+  const attempt = ensureOci(join(folder, 'cache'), 'oci:./saved.tar', folder, () => undefined);
+  const failure = { code: 'image-build-failed', message: expect.stringMatching(says) };
+  await expect(attempt).rejects.toMatchObject(failure);
+  await expect(ensureOci(join(folder, 'cache'), 'oci:./none', folder, () => undefined)).rejects.toMatchObject({
+    code: 'image-unavailable',
+  });
 });

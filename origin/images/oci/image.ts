@@ -64,6 +64,11 @@ export async function ensureOci(
     );
     const { run } = JSON.parse(await readFile(join(folder, 'image.json'), 'utf8')) as { run: RunConfiguration };
     return { path: join(folder, 'layer.erofs'), digest: manifest, run };
+  } catch (cause) {
+    if (cause instanceof MachineError) throw cause;
+    // A damaged archive, a full disk, names longer than the host's: one server's image, not the router's end.
+    const why = cause instanceof Error ? cause.message : String(cause);
+    throw new MachineError('image-build-failed', `the image ${name} cannot be built: ${why}`, { cause });
   } finally {
     await source.close();
   }
