@@ -44,6 +44,11 @@ export const COMMANDS: Readonly<Record<string, Entry>> = {
     summary: 'copy files out of the machine of a server (<server>:<path>), or into it',
     load: () => import('./cp.ts'),
   },
+  'ssh-proxy': {
+    call: 'ssh-proxy',
+    summary: 'carry SSH to the router that runs here (ProxyCommand of ssh)',
+    load: () => import('./ssh-proxy.ts'),
+  },
   login: {
     call: 'login <action>',
     summary: 'log people in with their browser: one-time codes, and the logins that clients have',

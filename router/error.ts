@@ -7,6 +7,8 @@ export type RouterErrorCode =
   | 'state_damaged'
   /** This host cannot run microVMs and the caller did not allow another way. */
   | 'host_unfit'
+  /** An address of the configuration cannot be listened at. */
+  | 'address_unusable'
   /** This origin was not enrolled anywhere. */
   | 'not_enrolled'
   /** A code that is none, or of another edge. */

@@ -9,6 +9,7 @@ import { forkRoutes } from '../origin/control/forks.ts';
 import { machineRoutes } from '../origin/control/machines.ts';
 import { secretRoutes } from '../origin/control/secrets.ts';
 import { shellSocket } from '../origin/control/shell.ts';
+import { sshSocket } from '../origin/control/ssh.ts';
 import { defaultCacheDir } from '../origin/images/cache.ts';
 import { DEFAULT_GRACE_MS, pruneImages } from '../origin/images/garbage.ts';
 import { ensureMachineImage } from '../origin/images/machine-image.ts';
@@ -17,13 +18,15 @@ import { Machines } from '../origin/machines.ts';
 import { Secrets } from '../origin/secrets/secrets.ts';
 import { SecretStore } from '../origin/secrets/store.ts';
 import { machineDefinitions, memoryBudgetMiB, type ServerDefinition, serverDefinitions } from '../origin/server.ts';
-import { SHELL_PATH } from '../origin/shell/protocol.ts';
+import { SHELL_PATH, SSH_PATH } from '../origin/shell/protocol.ts';
+import type { RunningSsh } from '../origin/shell/ssh-server.ts';
 import { Visits } from '../origin/shell/visits.ts';
 import { evictLeftovers } from '../origin/vm/disk.ts';
 import { MachineError } from '../origin/vm/error.ts';
 import { QemuDriver } from '../origin/vm/qemu.ts';
 import type { Config } from '../shared/config.ts';
 import { type Fallback, type Settled, settleIsolation } from './isolation.ts';
+import { openSsh } from './ssh.ts';
 import { socketPath } from './state.ts';
 import { VERSION } from './version.ts';
 
@@ -77,6 +80,7 @@ export async function originHalf(configured: Config, options: OriginHalfOptions)
   let control: Control | undefined;
   let agent: RunningAgent | undefined;
   let garbage: Promise<void> | undefined;
+  let ssh: RunningSsh | undefined;
   return {
     config,
     isolation,
@@ -97,6 +101,8 @@ export async function originHalf(configured: Config, options: OriginHalfOptions)
         });
         await agent.ready;
       }
+      const visits = new Visits({ machines, servers });
+      ssh = config.ssh && (await openSsh(config.ssh, { stateDir, configDir, visits, log }));
       control = await startControl({
         socket: socketPath(stateDir, 'control.sock'),
         routes: {
@@ -104,7 +110,7 @@ export async function originHalf(configured: Config, options: OriginHalfOptions)
           '/v1/secrets': secretRoutes({ store, restart: async (which) => (await agent?.restart(which)) ?? 0 }),
           ...(agent ? { '/v1/forks': forkRoutes(agent.forks) } : {}),
         },
-        sockets: { [SHELL_PATH]: shellSocket(new Visits({ machines, servers })) },
+        sockets: { [SHELL_PATH]: shellSocket(visits), ...(ssh ? { [SSH_PATH]: sshSocket(ssh) } : {}) },
         log,
       });
     },
@@ -119,6 +125,7 @@ export async function originHalf(configured: Config, options: OriginHalfOptions)
     },
     stop: async () => {
       await control?.close();
+      await ssh?.close();
       await agent?.stop();
       store.close();
       await garbage;

@@ -18,6 +18,7 @@ import { LIMIT_NAMES, limits, memoryBudget } from './config/limits.ts';
 import { output } from './config/output.ts';
 import { type CallerLimits, callerLimits } from './config/quotas.ts';
 import { areReferencesWhole, secrets } from './config/secrets.ts';
+import { type SshConfig, ssh } from './config/ssh.ts';
 
 /** First path segments that are ours; a server cannot have such a name. */
 export const RESERVED_NAMES: readonly string[] = [
@@ -253,6 +254,8 @@ export const configSchema = z.strictObject({
   access: access.optional(),
   audit: auditSchema.default(DEFAULT_AUDIT),
   limits: callerLimits.optional(),
+  /** The way into machines for people; absent: none. */
+  ssh: ssh.optional(),
   origin: z
     .strictObject({
       id: z
@@ -283,6 +286,7 @@ export interface Config {
   readonly access?: Access | undefined;
   /** How much callers may ask for; undefined: as much as they like. */
   readonly limits?: CallerLimits | undefined;
+  readonly ssh?: SshConfig | undefined;
   readonly origin: {
     readonly id: string;
     readonly listen?: string | undefined;
@@ -350,9 +354,9 @@ export function parseConfigObject(value: unknown): Config {
   warnings.push(...exposureWarnings(parsed.data.edge));
   if (servers.size === 0 && problems.length === 0) problems.push('mcpServers: add at least one server');
   if (problems.length > 0) throw new ConfigError(problems);
-  const { edge, auth, audit, origin, aggregate, access, limits } = parsed.data;
+  const { edge, auth, audit, origin, aggregate, access, limits, ssh } = parsed.data;
   warnings.push(...unknownServers(access ?? [], new Set(servers.keys())));
-  return { servers, edge, auth, audit, origin, aggregate, access, limits, warnings };
+  return { servers, edge, auth, audit, origin, aggregate, access, limits, ssh, warnings };
 }
 
 function parseEntry(entry: unknown): z.ZodSafeParseResult<ServerEntry> {

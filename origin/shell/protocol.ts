@@ -18,6 +18,8 @@
 import { z } from 'zod';
 
 export const SHELL_PATH = '/v1/shell';
+/** Beside it: the bytes of a connection over SSH, as binary frames both ways. */
+export const SSH_PATH = '/v1/ssh';
 
 /** Characters of a window: what a u16 holds. */
 const characters = z.number().int().min(0).max(0xffff);

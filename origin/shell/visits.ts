@@ -81,6 +81,16 @@ export class Visits {
     }
   }
 
+  /** Whether `server` has a machine that can be entered. */
+  has(server: string): boolean {
+    try {
+      this.#enterable(server);
+      return true;
+    } catch {
+      return false;
+    }
+  }
+
   #enterable(server: string): ProcessDefinition {
     const definition = this.#servers.get(server);
     if (!definition) throw new MoorageError('unknown_server', `No machine here has a server "${server}".`);
