@@ -1,7 +1,6 @@
 /** Owns `moorage tools`: what changed of a server's tools since they were accepted, and accepting it. */
-import { cleaned } from '../edge/guard/clean-text.ts';
-import { DEFINING } from '../edge/pins/definition.ts';
-import { type ToolDifference, type ToolDifferences, toolDifferences } from '../shared/pins.ts';
+import { cleaned } from '../shared/hidden-characters.ts';
+import { DEFINING, type ToolDifference, type ToolDifferences, toolDifferences } from '../shared/pins.ts';
 import { adminOf } from './admin.ts';
 import { type Command, textOf } from './command.ts';
 import { UsageError } from './usage.ts';

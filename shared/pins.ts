@@ -1,6 +1,9 @@
 /** Owns how the administration tells of tools that are not as they were accepted. */
 import { z } from 'zod';
 
+/** Parts of a tool that make its definition (2025-11-25 and 2026-07-28, "Tool"). */
+export const DEFINING = ['title', 'description', 'inputSchema', 'outputSchema', 'annotations'] as const;
+
 export const toolDifference = z.object({
   name: z.string(),
   change: z.enum(['changed', 'added', 'removed']),

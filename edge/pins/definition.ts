@@ -4,6 +4,7 @@
  * Not part of it: what clients of one era see otherwise than those of another (`origin/bridge/to-legacy.ts` wraps or leaves out
  * output schemas that are no objects), icons, `_meta`.
  */
+import { DEFINING } from '../../shared/pins.ts';
 import { isRecord } from '../../shared/rev-2026-07-28.ts';
 
 /** A tool as it was listed. */
@@ -14,9 +15,6 @@ export interface Definition {
   /** The whole tool as JSON text. */
   readonly text: string;
 }
-
-/** Parts of a tool that make its definition (2025-11-25 and 2026-07-28, "Tool"). */
-export const DEFINING = ['title', 'description', 'inputSchema', 'outputSchema', 'annotations'] as const;
 
 /** The tools of a result of `tools/list`; those without a name are none. */
 export async function definitionsIn(tools: readonly unknown[]): Promise<Definition[]> {

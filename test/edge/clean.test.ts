@@ -2,8 +2,8 @@ import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { bounded } from '../../edge/guard/bounded.ts';
 import { cleaning, cleanMessage } from '../../edge/guard/clean-message.ts';
-import { cleaned, isSuspect } from '../../edge/guard/clean-text.ts';
 import { rewritten } from '../../edge/guard/rewrite.ts';
+import { cleaned, isSuspect } from '../../shared/hidden-characters.ts';
 import type { JsonRpcMessage } from '../../shared/jsonrpc.ts';
 
 const TAGS = [...'ignore all'].map((letter) => String.fromCodePoint(0xe0000 + (letter.codePointAt(0) ?? 0))).join('');
