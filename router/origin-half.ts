@@ -154,6 +154,8 @@ async function chooseAccelerator(driver: QemuDriver, cacheDir: string, log: Log)
   const { accelerator, reason } = await driver.accelerator(image);
   if (accelerator === 'tcg') log.warn(`KVM does not work here, machines are emulated and slow: ${reason}`);
   else log.info('machines run on KVM');
+  const lacks = await driver.lacks(accelerator);
+  if (lacks.length > 0) log.info(`this host does not give machines ${lacks.join(', ')}: see "moorage doctor"`);
   return accelerator;
 }
 

@@ -17,7 +17,7 @@ import { MachineError } from '../vm/error.ts';
 import type { ChannelEvents, OpenChannel } from './channel.ts';
 import type { Correlates } from './correlate.ts';
 import { ModernCorrelator } from './correlate-modern.ts';
-import { type Crashes, crashed, isLoop, waitOf } from './crash-loop.ts';
+import { CrashWatch } from './crash-watch.ts';
 import { discoverRequest } from './eras.ts';
 import { HttpChannel } from './http-channel.ts';
 import { Peer, type PeerOptions } from './peer.ts';
@@ -91,28 +91,10 @@ export interface Trouble {
 
 /** Server processes in one machine, or connections to one server, at most. */
 const MAX_PROCESSES = 64;
-/** Servers in machines whose crashes are remembered, at most. */
-const MAX_CRASHES = 1_000;
-
-const keyOf = (server: string, machine: string): string => `${server}\n${machine}`;
-
-function tellLoop(crashes: Crashes, now: number): string {
-  const pause = Math.ceil(waitOf(crashes, now) / 1000);
-  return `${crashes.count} crashes in a row, the last one ${crashes.how}; next start ${pause > 0 ? `in ${pause} s at the earliest` : 'at the next call'}`;
-}
-
 /** What every server of its era answers at once: `ping` (basic/utilities/ping), in 2026-07-28 `server/discover`. */
 function questionOf(correlator: Correlates): JsonRpcRequest {
   if (correlator instanceof ModernCorrelator) return { ...discoverRequest(''), id: QUESTION_ID };
   return { jsonrpc: '2.0', id: QUESTION_ID, method: 'ping' };
-}
-
-/** The latest ones are at the end. */
-function remember(all: Map<string, Crashes>, key: string, crashes: Crashes): void {
-  all.delete(key);
-  all.set(key, crashes);
-  const [oldest] = all.keys();
-  if (all.size > MAX_CRASHES && oldest !== undefined) all.delete(oldest);
 }
 
 export class Upstreams {
@@ -121,14 +103,14 @@ export class Upstreams {
   readonly #secrets: Secrets;
   readonly #now: () => number;
   readonly #running = new Map<Peer, Running>();
-  /** Of servers that died, by server and machine. */
-  readonly #crashes = new Map<string, Crashes>();
+  readonly #crashes: CrashWatch;
 
   constructor(options: { host: ServerHost; secrets: Secrets; log: Log; now?: () => number }) {
     this.#host = options.host;
     this.#secrets = options.secrets;
     this.#log = options.log;
     this.#now = options.now ?? Date.now;
+    this.#crashes = new CrashWatch({ log: options.log, now: this.#now });
   }
 
   /**
@@ -190,9 +172,8 @@ export class Upstreams {
   /** Servers that keep dying, or do not answer, for people. */
   troubles(): Trouble[] {
     const now = this.#now();
-    const loops = [...this.#crashes].flatMap(([key, crashes]): Trouble[] => {
-      const [server = '', machine = ''] = key.split('\n');
-      return isLoop(crashes) ? [{ server, machine, trouble: 'crash loop', text: tellLoop(crashes, now) }] : [];
+    const loops = this.#crashes.loops().map(({ name: server, machine, text }): Trouble => {
+      return { server, machine, trouble: 'crash loop', text };
     });
     const silent = [...this.#running.values()].flatMap(({ definition, watched }): Trouble[] => {
       const since = watched?.silentSince;
@@ -253,7 +234,8 @@ export class Upstreams {
       };
     }
     if (!isProcessDefinition(definition)) throw new TypeError('A server is a process or an address.');
-    this.#refuseLoop(definition);
+    // Before its machine is woken for nothing.
+    this.#crashes.refuseLoop(definition);
     const lease = await this.#host.lease(definition);
     try {
       const { machine } = lease;
@@ -274,7 +256,7 @@ export class Upstreams {
     redactor: Redactor,
   ): OpenChannel {
     const { name: server } = definition;
-    const crashed = this.#watchFor(definition, machine);
+    const crashed = this.#crashes.started(definition, machine);
     const open: OpenChannel = (events) =>
       new StdioChannel(
         { server, machine: definition.machine, process, log: this.#log, redactor, crashed },
@@ -292,40 +274,6 @@ export class Upstreams {
       whenAwake: (act) => this.#host.whenAwake(definition, act),
     };
     return (events) => new WakingChannel(open, keeper, events);
-  }
-
-  /** @throws MoorageError `server_failed`, before its machine is woken for nothing. */
-  #refuseLoop({ name, machine }: ProcessDefinition): void {
-    const crashes = this.#crashes.get(keyOf(name, machine));
-    const retryAfterMs = waitOf(crashes, this.#now());
-    if (crashes === undefined || retryAfterMs === 0) return;
-    throw new MoorageError(
-      'server_failed',
-      `The server "${name}" is in a crash loop: ${crashes.count} times in a row, the last time it ${crashes.how}. It may be started again in ${Math.ceil(retryAfterMs / 1000)} s. Its owner finds its last words with: moorage logs ${name}`,
-      { cause: 'crash_loop', crashes: crashes.count, retryAfterMs },
-    );
-  }
-
-  /** What hears that a process of this server has died by itself. That of its machine is not its own. */
-  #watchFor(definition: ProcessDefinition, machine: RunningMachine): (how: string) => void {
-    const began = this.#now();
-    let isGone = false;
-    void machine.gone.then(() => {
-      isGone = true;
-    });
-    // Its machine's end is known a moment after its own.
-    return (how) => setImmediate(() => !isGone && this.#crashed(definition, this.#now() - began, how));
-  }
-
-  #crashed({ name, machine }: ProcessDefinition, livedMs: number, how: string): void {
-    const key = keyOf(name, machine);
-    const crashes = crashed(this.#crashes.get(key), { livedMs, how }, this.#now());
-    if (crashes === undefined) this.#crashes.delete(key);
-    else remember(this.#crashes, key, crashes);
-    if (!isLoop(crashes)) return;
-    const text = `crash loop: ${tellLoop(crashes, this.#now())}`;
-    this.#log.warn(`server ${name} in machine ${machine}: ${text}`);
-    this.#log.server(name, machine, `(moorage) ${text}`);
   }
 
   #silent({ name, machine, entry }: ServerDefinition, peer: Peer, forMs: number, calls: number): void {
@@ -352,7 +300,7 @@ export class Upstreams {
     } catch (error) {
       if (!(error instanceof MachineError)) throw error;
       this.#log.warn(`server ${definition.name}: ${error.message}${error.detail ? `\n${error.detail}` : ''}`);
-      if (error.code === 'spawn-failed') this.#crashed(definition, 0, 'could not be started');
+      if (error.code === 'spawn-failed') this.#crashes.died(definition, 0, 'could not be started');
       throw new MoorageError(
         'server_failed',
         `The server "${definition.name}" could not be started (${error.code}). Its owner finds the reason in the origin's log.`,

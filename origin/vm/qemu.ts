@@ -17,7 +17,7 @@ import type { CopyCost, CopyOptions, MachineDriver, MachineSpec, Recalled } from
 import { MachineError } from './error.ts';
 import { fileIdentity, fingerprintOf, qemuIdentity } from './fingerprint.ts';
 import { INSTALL_HINT } from './host.ts';
-import { inspectJail, type JailFacts, jailOf, type Owner } from './jail.ts';
+import { dropsUser, inspectJail, type JailFacts, jailOf, type Owner } from './jail.ts';
 import { DEADLINES, type MachineHost, QemuMachine } from './qemu-machine.ts';
 import { FOLDER, Snapshot } from './snapshot.ts';
 
@@ -55,6 +55,19 @@ export class QemuDriver implements MachineDriver {
     probe.catch(() => this.#probes.delete(key));
     this.#probes.set(key, probe);
     return probe;
+  }
+
+  /** What this host does not give to machines: each a few words for their owner. */
+  async lacks(accelerator: 'kvm' | 'tcg'): Promise<string[]> {
+    this.#jail ??= inspectJail();
+    this.#cgroups ??= findCgroups();
+    const facts = await this.#jail;
+    return [
+      ...(dropsUser(facts, accelerator) ? [] : ['a user of their own']),
+      ...(facts.unshare === undefined ? ['namespaces'] : []),
+      ...(facts.setpriv === undefined ? ['the loss of privileges'] : []),
+      ...('why' in this.#cgroups ? ["control groups (only the guest's size limits them)"] : []),
+    ];
   }
 
   async boot(spec: MachineSpec, progress: (step: string) => void, signal?: AbortSignal): Promise<QemuMachine> {

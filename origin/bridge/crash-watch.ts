@@ -1,0 +1,83 @@
+/**
+ * Owns what is known of servers that died, by server and machine: who hears of an end, who is refused, who is told.
+ * `crash-loop.ts` decides.
+ */
+import { MoorageError } from '../../shared/errors.ts';
+import type { Log } from '../log.ts';
+import type { RunningMachine } from '../vm/driver.ts';
+import { type Crashes, crashed, isLoop, waitOf } from './crash-loop.ts';
+
+/** A server in a machine. */
+export interface Placed {
+  readonly name: string;
+  readonly machine: string;
+}
+
+/** Servers in machines whose crashes are remembered, at most. */
+const MAX_REMEMBERED = 1_000;
+
+export class CrashWatch {
+  readonly #log: Log;
+  readonly #now: () => number;
+  /** The latest ones are at the end. */
+  readonly #crashes = new Map<string, Placed & { readonly crashes: Crashes }>();
+
+  constructor(options: { log: Log; now: () => number }) {
+    this.#log = options.log;
+    this.#now = options.now;
+  }
+
+  /** @throws MoorageError `server_failed` for one whose pause is not over. */
+  refuseLoop(server: Placed): void {
+    const { name } = server;
+    const crashes = this.#crashes.get(keyOf(server))?.crashes;
+    const retryAfterMs = waitOf(crashes, this.#now());
+    if (crashes === undefined || retryAfterMs === 0) return;
+    throw new MoorageError(
+      'server_failed',
+      `The server "${name}" is in a crash loop: ${crashes.count} times in a row, the last time it ${crashes.how}. It may be started again in ${Math.ceil(retryAfterMs / 1000)} s. Its owner finds its last words with: moorage logs ${name}`,
+      { cause: 'crash_loop', crashes: crashes.count, retryAfterMs },
+    );
+  }
+
+  /** What hears that a process which starts now has died by itself. That of its machine is not its own. */
+  started(server: Placed, machine: RunningMachine): (how: string) => void {
+    const began = this.#now();
+    let isGone = false;
+    void machine.gone.then(() => {
+      isGone = true;
+    });
+    // Its machine's end is known a moment after its own.
+    return (how) => setImmediate(() => !isGone && this.died(server, this.#now() - began, how));
+  }
+
+  /** `how` it ended, after it lived for `livedMs`: "exited with code 1". */
+  died(server: Placed, livedMs: number, how: string): void {
+    const { name, machine } = server;
+    const key = keyOf(server);
+    const crashes = crashed(this.#crashes.get(key)?.crashes, { livedMs, how }, this.#now());
+    this.#crashes.delete(key);
+    if (crashes !== undefined) this.#crashes.set(key, { name, machine, crashes });
+    const [oldest] = this.#crashes.keys();
+    if (this.#crashes.size > MAX_REMEMBERED && oldest !== undefined) this.#crashes.delete(oldest);
+    if (!isLoop(crashes)) return;
+    const text = `crash loop: ${this.#tell(crashes)}`;
+    this.#log.warn(`server ${name} in machine ${machine}: ${text}`);
+    this.#log.server(name, machine, `(moorage) ${text}`);
+  }
+
+  /** Servers that keep dying, each with a sentence. */
+  loops(): (Placed & { readonly text: string })[] {
+    return [...this.#crashes.values()].flatMap(({ name, machine, crashes }) =>
+      isLoop(crashes) ? [{ name, machine, text: this.#tell(crashes) }] : [],
+    );
+  }
+
+  #tell(crashes: Crashes): string {
+    const pause = Math.ceil(waitOf(crashes, this.#now()) / 1000);
+    const next = pause > 0 ? `in ${pause} s at the earliest` : 'at the next call';
+    return `${crashes.count} crashes in a row, the last one ${crashes.how}; next start ${next}`;
+  }
+}
+
+const keyOf = ({ name, machine }: Placed): string => JSON.stringify([name, machine]);
