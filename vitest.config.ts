@@ -1,5 +1,7 @@
 import { defineConfig } from 'vitest/config';
 
+const RUN_FOLDER = 'test/support/run-folder.ts';
+
 /** Suites by what they need: nothing; a real workerd; a real QEMU guest; everything together. */
 export default defineConfig({
   test: {
@@ -11,13 +13,22 @@ export default defineConfig({
           exclude: ['test/**/*.{edge,vm,e2e}.test.ts'],
           // A bound for what hangs, not for what a loaded host makes slow.
           testTimeout: 60_000,
+          globalSetup: RUN_FOLDER,
         },
       },
-      { test: { name: 'edge', include: ['test/**/*.edge.test.ts'], testTimeout: 60_000, hookTimeout: 60_000 } },
+      {
+        test: {
+          name: 'edge',
+          include: ['test/**/*.edge.test.ts'],
+          globalSetup: RUN_FOLDER,
+          testTimeout: 60_000,
+          hookTimeout: 60_000,
+        },
+      },
       {
         test: {
           name: 'vm',
-          globalSetup: 'test/support/host.ts',
+          globalSetup: [RUN_FOLDER, 'test/support/host.ts'],
           include: ['test/**/*.vm.test.ts'],
           testTimeout: 300_000,
           hookTimeout: 600_000,
@@ -27,7 +38,7 @@ export default defineConfig({
       {
         test: {
           name: 'e2e',
-          globalSetup: 'test/support/host.ts',
+          globalSetup: [RUN_FOLDER, 'test/support/host.ts'],
           include: ['test/**/*.e2e.test.ts'],
           testTimeout: 600_000,
           hookTimeout: 900_000,

@@ -13,7 +13,7 @@ import { SecretStore } from '../../origin/secrets/store.ts';
 import type { ServerDefinition } from '../../origin/server.ts';
 
 const ROOT = new URL('../..', import.meta.url).pathname;
-const VALUE = 'ghp_0123456789abcdef';
+const VALUE = 'planted-secret-0123456789abcdef';
 const state = mkdtempSync(join(tmpdir(), 'moorage-secret-'));
 afterAll(() => rmSync(state, { recursive: true }));
 

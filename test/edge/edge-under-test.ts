@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type EdgeOptions, type RunningEdge, startEdge } from '../../edge/local/edge.ts';
 import type { JsonRpcMessage } from '../../shared/jsonrpc.ts';
+import { keepLines } from '../support/run-folder.ts';
 import { keyPair, PROTOCOL, ScriptedLink, ScriptedOrigin } from './scripted-origin.ts';
 
 const ROOT = new URL('../..', import.meta.url).pathname;
@@ -65,6 +66,7 @@ export async function edgeUnderTest(
       process.kill(edge.pid, 'SIGKILL');
       await edge.stop();
       await origin.close();
+      keepLines(log);
       await rm(stateDir, { recursive: true, force: true });
     },
   };

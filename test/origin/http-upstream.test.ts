@@ -106,14 +106,17 @@ describe('Streamable HTTP', () => {
         { 'mcp-session-id': 'up' },
       ),
     );
-    const origin = await originFor({ url: upstream.url, headers: { Authorization: 'Bearer hush', 'X-Key': 'k' } });
+    const origin = await originFor({
+      url: upstream.url,
+      headers: { Authorization: 'Bearer planted-secret-hush', 'X-Key': 'k' },
+    });
     await origin.ask(initialize(), at);
     await origin.ask(initialize(), { ...at, session: 't' });
     await origin.ask(request(1, 'ping'), { ...at, session: 't' });
     expect(upstream.seen.filter(({ rpc }) => rpc === 'initialize')).toHaveLength(1);
     const ping = upstream.seen.find(({ rpc }) => rpc === 'ping');
     expect(ping?.headers).toMatchObject({
-      authorization: 'Bearer hush',
+      authorization: 'Bearer planted-secret-hush',
       'x-key': 'k',
       'mcp-session-id': 'up',
       'mcp-protocol-version': '2025-11-25',
@@ -229,7 +232,10 @@ describe('HTTP+SSE of 2024-11-05', () => {
 
 describe('a server that is away or hostile', () => {
   test('nothing listens: the caller is told what to check, and no verdict is kept', async () => {
-    const origin = await originFor({ url: 'http://127.0.0.1:9/mcp', headers: { Authorization: 'Bearer hush' } });
+    const origin = await originFor({
+      url: 'http://127.0.0.1:9/mcp',
+      headers: { Authorization: 'Bearer planted-secret-hush' },
+    });
     const answer = await origin.ask(initialize(), at);
     expect(answer).toMatchObject({ error: { data: { code: 'server_failed', cause: 'ECONNREFUSED' } } });
     expect(JSON.stringify(answer)).not.toContain('hush');

@@ -12,7 +12,7 @@ import { Secrets } from '../../origin/secrets/secrets.ts';
 import { SecretStore } from '../../origin/secrets/store.ts';
 import { initialize, type OriginUnderTest, request, startOrigin, textOf, until } from '../support/origin.ts';
 
-const VALUE = 'ghp_0123456789abcdef';
+const VALUE = 'planted-secret-0123456789abcdef';
 const script = new URL('../support/scripted-server.mjs', import.meta.url).pathname;
 const dir = mkdtempSync(join(tmpdir(), 'moorage-secret-'));
 const store = new SecretStore(dir, { credentials: undefined });

@@ -6,6 +6,8 @@ import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { Client, StreamableHTTPClientTransport } from '@modelcontextprotocol/client';
 
+import { keepLines } from './run-folder.ts';
+
 const ROOT = new URL('../..', import.meta.url).pathname;
 
 export interface Running {
@@ -50,6 +52,7 @@ export async function moorageUp(
   let text = '';
   for (const stream of [child.stdout, child.stderr]) stream.on('data', (chunk: Buffer) => (text += chunk.toString()));
   const exited = new Promise<number | null>((resolve) => child.once('exit', (code) => resolve(code)));
+  void exited.then(() => keepLines([text]));
   const url = await new Promise<string>((resolve, reject) => {
     child.stdout.on('data', () => {
       const found = /Moorage serves .* at (http:\S+)\n/.exec(text);

@@ -24,6 +24,8 @@ import { machineKeyOf } from '../../shared/machine-key.ts';
 import { ERA_HEADER, MESSAGES_PATH, REPLAY_HEADER, SESSION_PATH } from '../../shared/origin-api.ts';
 import { PROOF_HEADER, signProof } from '../../shared/proof.ts';
 
+import { keepLines } from './run-folder.ts';
+
 export const REVISION = '2026-07-28';
 
 export interface SendOptions {
@@ -191,6 +193,7 @@ export async function startOrigin(
       await exchange('DELETE', SESSION_PATH, options);
     },
     close: async () => {
+      keepLines(logged);
       await parts.close();
       await machines.close();
       api.closeAllConnections();
