@@ -5,18 +5,10 @@
  * era (2026-07-28) come to the same URL and are `modern/`'s.
  */
 import { edgeServers } from 'moorage:edge-servers';
-import { z } from 'zod';
 import { MoorageError } from '../shared/errors.ts';
-import {
-  isRequest,
-  type JsonRpcMessage,
-  type JsonRpcRequest,
-  parseMessage,
-  type RequestId,
-} from '../shared/jsonrpc.ts';
-import { headerClaimsModern } from '../shared/mirrored-headers.ts';
+import { isRequest, type JsonRpcMessage, type JsonRpcRequest } from '../shared/jsonrpc.ts';
 import type { Principal } from '../shared/principal.ts';
-import { isLegacyRevision, LEGACY_REVISIONS, takesPriming } from '../shared/revision.ts';
+import { takesPriming } from '../shared/revision.ts';
 import { recordingCall } from './audit/call.ts';
 import { recordDenial } from './audit/record.ts';
 import { answered, answerInPlace, type Known, lookUp, needsProcess, responseText } from './discovery/answer.ts';
@@ -24,24 +16,17 @@ import { INITIALIZE, type Question, questionOf } from './discovery/question.ts';
 import { toldBy } from './discovery/view.ts';
 import { type Carried, dispatch, viewOf } from './dispatch.ts';
 import { answerAtEdge } from './edge-servers/answer.ts';
+import { type Endpoint, readInitialize, SESSION_HEADER, serveEndpoint, sessionIdOf } from './endpoint.ts';
 import { type Env, endIdleAfterOf, sessionKeyOf } from './env.ts';
 import { guarded, guardedStream } from './guard/guard.ts';
 import { isModern } from './modern/classify.ts';
 import { serveModern } from './modern/serve.ts';
 import { unwrap } from './outcome.ts';
-import { accepts, prefersStream, type ReadMessage, readPost } from './read-message.ts';
-import { respondError } from './respond.ts';
+import { prefersStream, type ReadMessage } from './read-message.ts';
 import { openOrResume } from './resume.ts';
-import { isSessionId, mintSessionId } from './session/id.ts';
+import { mintSessionId } from './session/id.ts';
 import { memoryOf } from './session/memory.ts';
 import { type Admission, sessionOf } from './session/object.ts';
-import { sessionNotFound } from './session/refusals.ts';
-import { serveBatch } from './transports/batch.ts';
-
-export const SESSION_HEADER = 'Mcp-Session-Id';
-const VERSION_HEADER = 'mcp-protocol-version';
-/** An initialize is kept as long as its session: larger ones are refused. */
-const MAX_INITIALIZE_BYTES = 256 * 1024;
 
 export interface Exchange {
   readonly env: Env;
@@ -55,55 +40,27 @@ export interface Exchange {
   readonly counted?: boolean;
 }
 
-export const initializeParams = z.looseObject({
-  protocolVersion: z.string().min(1).max(64),
-  capabilities: z.record(z.string(), z.unknown()),
-  clientInfo: z.looseObject({ name: z.string(), version: z.string() }),
-});
-
 /** Serves one request to the endpoint; every failure is an answer. */
 export async function serveMcp(exchange: Exchange): Promise<Response> {
-  let id: RequestId | null = null;
-  const { request } = exchange;
+  const { request, waitUntil } = exchange;
   const header = (name: string) => request.headers.get(name);
-  try {
-    if (request.method !== 'POST' && headerClaimsModern(header)) {
-      throw new MoorageError('method_not_allowed', 'This revision has no sessions and no streams to open: POST.', {
-        allow: 'POST, OPTIONS',
-      });
-    }
-    switch (request.method) {
-      case 'POST': {
-        const { value, bytes } = await readPost(request);
-        if (Array.isArray(value)) {
-          const serve = (alone: Request) => serveMcp({ ...exchange, request: alone, wholeStreams: true });
-          return await serveBatch(request, value, serve, exchange.waitUntil);
-        }
-        const read = { message: parseMessage(value), bytes };
-        if (isRequest(read.message)) id = read.message.id;
-        const serve = () => (isModern(read.message, header) ? serveModern(exchange, read) : post(exchange, read));
-        return await guarded(exchange, read.message, () => recordingCall(exchange, read.message, serve));
-      }
-      case 'GET':
-        return await guardedStream(exchange, () => get(exchange));
-      case 'DELETE':
-        return await end(exchange);
-      default:
-        throw new MoorageError('method_not_allowed', 'An MCP endpoint takes POST, GET and DELETE.', {
-          allow: 'POST, GET, DELETE, OPTIONS',
-        });
-    }
-  } catch (thrown) {
-    recordDenial(exchange, thrown);
-    return respondError(thrown, id);
-  }
+  const endpoint: Endpoint = {
+    message: async (read) => {
+      const serve = () => (isModern(read.message, header) ? serveModern(exchange, read) : post(exchange, read));
+      return await guarded(exchange, read.message, () => recordingCall(exchange, read.message, serve));
+    },
+    open: () => guardedStream(exchange, () => open(exchange)),
+    end: () => end(exchange),
+    alone: (alone) => serveMcp({ ...exchange, request: alone, wholeStreams: true }),
+    failed: (thrown) => recordDenial(exchange, thrown),
+  };
+  return await serveEndpoint(request, endpoint, waitUntil);
 }
 
 async function post(exchange: Exchange, read: ReadMessage): Promise<Response> {
   const { message } = read;
   if (isRequest(message) && message.method === 'initialize') return await initialize(exchange, read, message);
-  const session = await sessionIdOf(exchange);
-  checkVersion(exchange.request);
+  const session = await sessionIdOf(exchange.env, exchange.request, exchange.server);
   const { subject } = exchange.principal;
   const wakes = needsProcess(message);
   const admission = unwrap(await sessionOf(exchange.env, session).admit(session, subject, memoryOf(message), wakes));
@@ -112,18 +69,10 @@ async function post(exchange: Exchange, read: ReadMessage): Promise<Response> {
 
 async function initialize(exchange: Exchange, read: ReadMessage, request: JsonRpcRequest): Promise<Response> {
   const { env, server, principal } = exchange;
-  const parsed = initializeParams.safeParse(request.params);
-  if (!parsed.success) {
-    const issue = parsed.error.issues[0];
-    const where = ['params', ...(issue?.path ?? [])].join('.');
-    throw new MoorageError('invalid_params', `initialize is malformed at "${where}": ${issue?.message}.`);
-  }
-  if (read.bytes.byteLength > MAX_INITIALIZE_BYTES) {
-    throw new MoorageError('body_too_large', `An initialize may have ${MAX_INITIALIZE_BYTES} bytes.`);
-  }
+  const params = readInitialize(request, read.bytes.byteLength);
   const id = await mintSessionId(await sessionKeyOf(env), server, crypto.getRandomValues(new Uint8Array(16)));
   const session = sessionOf(env, id);
-  const admission = unwrap(await session.open(id, server, principal.subject, JSON.stringify(parsed.data)));
+  const admission = unwrap(await session.open(id, server, principal.subject, JSON.stringify(params)));
   const settle = async (answer: JsonRpcMessage, asleep: boolean) => {
     const told = 'result' in answer ? await toldBy(answer.result) : null;
     unwrap(told === null ? await session.initializeFailed(id) : await session.initialized(id, told, asleep));
@@ -213,51 +162,14 @@ async function carryLive(
   });
 }
 
-async function get(exchange: Exchange): Promise<Response> {
-  if (!accepts(exchange.request.headers.get('accept'), ['text/event-stream'])) {
-    throw new MoorageError('not_acceptable', 'The stream of a session is text/event-stream: Accept must list it.');
-  }
-  const session = await sessionIdOf(exchange);
-  checkVersion(exchange.request);
+async function open(exchange: Exchange): Promise<Response> {
+  const session = await sessionIdOf(exchange.env, exchange.request, exchange.server);
   const resuming = { env: exchange.env, session, principal: exchange.principal.subject };
   return await openOrResume(resuming, exchange.request.headers.get('last-event-id'));
 }
 
 async function end(exchange: Exchange): Promise<Response> {
-  const session = await sessionIdOf(exchange);
-  checkVersion(exchange.request);
+  const session = await sessionIdOf(exchange.env, exchange.request, exchange.server);
   unwrap(await sessionOf(exchange.env, session).end(session, exchange.principal.subject));
   return new Response(null, { status: 204 });
-}
-
-/** @throws MoorageError `session_required`, `method_not_allowed`; `session_not_found` for ids never minted for this server. */
-async function sessionIdOf({ env, request, server }: Exchange): Promise<string> {
-  const id = request.headers.get(SESSION_HEADER);
-  if (id === null && request.method !== 'POST') {
-    // Not 400 and not 404: clients that look for a stream before they initialize give up, or take it for a lost session.
-    throw new MoorageError('method_not_allowed', `Without ${SESSION_HEADER} this endpoint takes POST only.`, {
-      allow: 'POST, OPTIONS',
-    });
-  }
-  if (id === null) {
-    throw new MoorageError('session_required', `Send initialize first, then its ${SESSION_HEADER} with every request.`);
-  }
-  if (!(await isSessionId(await sessionKeyOf(env), server, id))) {
-    throw sessionNotFound();
-  }
-  return id;
-}
-
-/** `MCP-Protocol-Version` of a request within a session. Absent means 2025-03-26, which is served (2025-06-18, "Transports"). */
-export function checkVersion(request: Request): void {
-  const version = request.headers.get(VERSION_HEADER);
-  if (version !== null && !isLegacyRevision(version)) throw unsupported(version);
-}
-
-function unsupported(requested: string): MoorageError {
-  return new MoorageError(
-    'unsupported_protocol_version',
-    `Protocol version ${requested.slice(0, 64)} is not served here. Initialize with one of ${LEGACY_REVISIONS.join(', ')}.`,
-    { supported: LEGACY_REVISIONS, requested: requested.slice(0, 64) },
-  );
 }

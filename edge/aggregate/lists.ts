@@ -131,12 +131,13 @@ function entriesOf(result: Readonly<Record<string, unknown>>, method: ListMethod
   return Array.isArray(entries) ? entries.filter((entry) => entry !== null && typeof entry === 'object') : [];
 }
 
-/** Caching hints of the stateless era: as short and as private as those of any part (2026-07-28, "Caching"). */
+/**
+ * Caching hints of the stateless era (2026-07-28, "Caching"): as short as that of any part, and private, for which servers
+ * are in it depends on who asks.
+ */
 function hintsOf(results: readonly Readonly<Record<string, unknown>>[]): Record<string, unknown> {
   const ttls = results.flatMap(({ ttlMs }) => (typeof ttlMs === 'number' ? [ttlMs] : []));
-  if (ttls.length === 0) return {};
-  const isPublic = results.every(({ cacheScope }) => cacheScope === 'public');
-  return { ttlMs: Math.min(...ttls), cacheScope: isPublic ? 'public' : 'private' };
+  return ttls.length === 0 ? {} : { ttlMs: Math.min(...ttls), cacheScope: 'private' };
 }
 
 async function within<T>({ late }: ListOptions, server: string, work: Promise<T>): Promise<T> {

@@ -13,15 +13,16 @@ import {
   PARAM_HEADER_PREFIX,
   REVISION_HEADER,
 } from '../../shared/mirrored-headers.ts';
-import { MODERN_REVISIONS, methodNotFound } from '../../shared/rev-2026-07-28.ts';
+import { isRecord, MODERN_REVISIONS, methodNotFound } from '../../shared/rev-2026-07-28.ts';
 import { MODERN_REVISION } from '../../shared/revision.ts';
+import { hinted } from '../discovery/hints.ts';
 import { aggregateSettingsOf } from '../env.ts';
 import { checkModern } from '../modern/classify.ts';
 import { heldOpen } from '../modern/hold.ts';
 import { answerFrom, resultResponse } from './answer.ts';
 import { CAPABILITIES, findServer, INSTRUCTIONS, SERVER_INFO, serversOf } from './find.ts';
 import { listenToAll } from './listen.ts';
-import { isListMethod, listAll } from './lists.ts';
+import { isListMethod, listAll, UNAVAILABLE } from './lists.ts';
 import { answerOf, resultOf } from './members.ts';
 import { UriNames } from './names.ts';
 import { fromServer, toServer } from './rewrite.ts';
@@ -74,13 +75,19 @@ export async function serveAggregateModern(exchange: AggregateExchange, message:
   if (isListMethod(method)) {
     const cursor = typeof request.params?.cursor === 'string' ? request.params.cursor : undefined;
     const listing = listAll({ method, servers, cursor, page: page(method), uris, tools });
-    return await hold(listing.then((result) => resultResponse(request, { resultType: 'complete', ...result })));
+    return await hold(listing.then((result) => resultResponse(request, { ...completed(result) })));
   }
   if (!['tools/call', 'prompts/get', 'resources/read', 'completion/complete'].includes(method))
     throw methodNotFound(method);
   const { server, known } = await findServer(request, { servers, uris, tools, page });
   const work = send(server, toServer(request, known));
   return await hold(answerFrom(request, work, (passed) => fromServer(server, passed, uris, method)));
+}
+
+/** A list that lacks a server is not worth keeping. */
+function completed(result: Readonly<Record<string, unknown>>): Readonly<Record<string, unknown>> {
+  const isPart = isRecord(result._meta) && result._meta[UNAVAILABLE] !== undefined;
+  return hinted({ resultType: 'complete', ...result, ...(isPart ? { ttlMs: 0 } : {}) });
 }
 
 /** A request to a server's endpoint with the headers that mirror its body (2026-07-28, "Standard MCP Request Headers"). */

@@ -1,28 +1,20 @@
-/**
- * Owns `/mcp`: every server that the caller may use, as one: for clients with sessions here, for those without in `modern.ts`.
- *
- * Tools and prompts are named `server__name`, resources `server+uri` (`names.ts`). A request goes to the server that its
- * name says; lists are those of all servers; notifications come from all. Everything is done by way of the servers' own
- * endpoints. Invariant: one server that fails takes nothing from the others.
- */
-import { MoorageError } from '../../shared/errors.ts';
-import {
-  isRequest,
-  isResponse,
-  type JsonRpcMessage,
-  type JsonRpcRequest,
-  type RequestId,
-} from '../../shared/jsonrpc.ts';
+import { isRequest, isResponse, type JsonRpcMessage, type JsonRpcRequest } from '../../shared/jsonrpc.ts';
 import { isLegacyRevision, LEGACY_REVISIONS } from '../../shared/revision.ts';
+import {
+  type Endpoint,
+  readInitialize,
+  SESSION_HEADER,
+  serveEndpoint,
+  sessionIdOf,
+  VERSION_HEADER,
+} from '../endpoint.ts';
 import { aggregateSettingsOf, sessionKeyOf } from '../env.ts';
 import { limited } from '../limits/limit.ts';
-import { checkVersion, type Exchange, initializeParams, SESSION_HEADER } from '../mcp.ts';
+import type { Exchange } from '../mcp.ts';
 import { isModern } from '../modern/classify.ts';
 import { unwrap } from '../outcome.ts';
-import { accepts, readMessage } from '../read-message.ts';
-import { respondError } from '../respond.ts';
-import { isSessionId, mintSessionId } from '../session/id.ts';
-import { nothingFollows, sessionNotFound } from '../session/refusals.ts';
+import { mintSessionId } from '../session/id.ts';
+import { nothingFollows } from '../session/refusals.ts';
 import { answerFrom, restFrom, resultResponse } from './answer.ts';
 import { type MemberEvent, memberEventId, readMemberEventId } from './event-id.ts';
 import { CAPABILITIES, findServer, INSTRUCTIONS, SERVER_INFO, serversOf } from './find.ts';
@@ -36,7 +28,6 @@ import { openAggregateStream } from './stream.ts';
 
 /** Stands for all servers in the tag of a session id. No server can have this name. */
 const ALL = '*';
-const VERSION_HEADER = 'mcp-protocol-version';
 
 export interface AggregateExchange extends Omit<Exchange, 'server'> {
   readonly inner: Inner;
@@ -44,33 +35,23 @@ export interface AggregateExchange extends Omit<Exchange, 'server'> {
 
 /** Serves one request to `/mcp`; every failure is an answer. */
 export async function serveAggregate(exchange: AggregateExchange): Promise<Response> {
-  let id: RequestId | null = null;
-  try {
-    switch (exchange.request.method) {
-      case 'POST': {
-        const { message } = await readMessage(exchange.request);
-        if (isRequest(message)) id = message.id;
-        const modern = isModern(message, (name) => exchange.request.headers.get(name));
-        return await limited(exchange, message, () =>
-          modern ? serveAggregateModern(exchange, message) : post(exchange, message),
-        );
-      }
-      case 'GET':
-        return await limited(exchange, null, () => get(exchange));
-      case 'DELETE':
-        return await end(exchange);
-      default:
-        throw new MoorageError('method_not_allowed', 'An MCP endpoint takes POST, GET and DELETE.', {
-          allow: 'POST, GET, DELETE, OPTIONS',
-        });
-    }
-  } catch (thrown) {
-    return respondError(thrown, id);
-  }
+  const { request, waitUntil } = exchange;
+  const endpoint: Endpoint = {
+    message: ({ message, bytes }) => {
+      const modern = isModern(message, (name) => request.headers.get(name));
+      return limited(exchange, message, () =>
+        modern ? serveAggregateModern(exchange, message) : post(exchange, message, bytes.byteLength),
+      );
+    },
+    open: () => limited(exchange, null, () => open(exchange)),
+    end: () => end(exchange),
+    alone: (alone) => serveAggregate({ ...exchange, request: alone }),
+  };
+  return await serveEndpoint(request, endpoint, waitUntil);
 }
 
-async function post(exchange: AggregateExchange, message: JsonRpcMessage): Promise<Response> {
-  if (isRequest(message) && message.method === 'initialize') return await initialize(exchange, message);
+async function post(exchange: AggregateExchange, message: JsonRpcMessage, bytes: number): Promise<Response> {
+  if (isRequest(message) && message.method === 'initialize') return await initialize(exchange, message, bytes);
   const { session, state } = await admit(exchange);
   const members = new Members({
     env: exchange.env,
@@ -95,15 +76,16 @@ async function post(exchange: AggregateExchange, message: JsonRpcMessage): Promi
   return await request(exchange, session, members, message);
 }
 
-async function initialize({ env, principal }: AggregateExchange, request: JsonRpcRequest): Promise<Response> {
-  const parsed = initializeParams.safeParse(request.params);
-  if (!parsed.success) {
-    throw new MoorageError('invalid_params', `initialize is malformed: ${parsed.error.issues[0]?.message}.`);
-  }
-  const { protocolVersion } = parsed.data;
+async function initialize(
+  { env, principal }: AggregateExchange,
+  request: JsonRpcRequest,
+  bytes: number,
+): Promise<Response> {
+  const params = readInitialize(request, bytes);
+  const { protocolVersion } = params;
   const spoken = isLegacyRevision(protocolVersion) ? protocolVersion : LEGACY_REVISIONS[0];
   const id = await mintSessionId(await sessionKeyOf(env), ALL, crypto.getRandomValues(new Uint8Array(16)));
-  await aggregateOf(env, id).open(principal.subject, JSON.stringify({ ...parsed.data, protocolVersion: spoken }));
+  await aggregateOf(env, id).open(principal.subject, JSON.stringify({ ...params, protocolVersion: spoken }));
   const response = resultResponse(request, {
     protocolVersion: spoken,
     capabilities: CAPABILITIES,
@@ -175,11 +157,8 @@ async function request(
   );
 }
 
-async function get(exchange: AggregateExchange): Promise<Response> {
+async function open(exchange: AggregateExchange): Promise<Response> {
   const { env, request, principal, inner } = exchange;
-  if (!accepts(request.headers.get('accept'), ['text/event-stream'])) {
-    throw new MoorageError('not_acceptable', 'The stream of a session is text/event-stream: Accept must list it.');
-  }
   const { session, state } = await admit(exchange);
   const uris = await UriNames.of(await serversOf(exchange));
   const at = readMemberEventId(request.headers.get('last-event-id'));
@@ -244,13 +223,6 @@ async function admit({
   request,
   principal,
 }: AggregateExchange): Promise<{ session: string; state: AggregateState }> {
-  const session = request.headers.get(SESSION_HEADER);
-  if (session === null) {
-    throw new MoorageError('session_required', `Send initialize first, then its ${SESSION_HEADER} with every request.`);
-  }
-  if (!(await isSessionId(await sessionKeyOf(env), ALL, session))) {
-    throw sessionNotFound();
-  }
-  checkVersion(request);
+  const session = await sessionIdOf(env, request, ALL);
   return { session, state: unwrap(await aggregateOf(env, session).admit(principal.subject)) };
 }

@@ -137,6 +137,7 @@ async function call(
   headers.set(PROOF_HEADER, await signProof(await edgeKeyOf(env), id, asked, crypto.randomUUID(), Date.now()));
   const init = { ...sent, method, headers };
   if (origin.service !== undefined) {
+    // Whoever configures the edge names this binding: no type of ours can know it, so what is there is looked at below.
     const service = (env as unknown as Record<string, unknown>)[origin.service];
     if (!isFetcher(service)) {
       throw new MoorageError('internal', `MOORAGE_ORIGINS names a service "${origin.service}" that is not bound.`);

@@ -218,6 +218,20 @@ describe('all servers as one', () => {
     });
   });
 
+  test('refuses what a server’s own endpoint refuses: streams without a session, and an initialize that is not worth keeping', async () => {
+    const get = (headers: Record<string, string>) =>
+      fetch(`${edge.url}/mcp`, { headers: { accept: 'text/event-stream', ...headers } });
+    for (const headers of [{}, { 'mcp-protocol-version': '2026-07-28' }]) {
+      const refused = await get(headers);
+      expect([refused.status, refused.headers.get('allow')]).toEqual([405, 'POST, OPTIONS']);
+    }
+    const wire = new WireClient(() => `${edge.url}/mcp`, '..');
+    const clientInfo = { name: 'x'.repeat(300_000), version: '1' };
+    const params = { protocolVersion: '2025-11-25', capabilities: {}, clientInfo };
+    const tooLarge = await wire.post({ jsonrpc: '2.0', id: 1, method: 'initialize', params });
+    expect([tooLarge.status, await tooLarge.json()]).toMatchObject([413, { id: 1 }]);
+  });
+
   test('sessions of one endpoint mean nothing at another', async () => {
     const headers = { accept: 'application/json, text/event-stream', 'content-type': 'application/json' };
     const params = { protocolVersion: '2025-11-25', capabilities: {}, clientInfo: { name: 't', version: '1' } };

@@ -15,14 +15,15 @@ beforeEach(() => {
 afterAll(() => edge.stop());
 
 const opened = async (server: string) => {
-  const wire = new WireClient(() => edge.url, server);
+  const wire =
+    server === '/mcp' ? new WireClient(() => `${edge.url}/mcp`, '..') : new WireClient(() => edge.url, server);
   await wire.initialize();
   return wire;
 };
 const request = (id: number, method = 'ping') => ({ jsonrpc: '2.0', id, method });
 const notification = { jsonrpc: '2.0', method: 'notifications/initialized' };
 
-test.each(['notes', 'time'])('%s: every request is answered, on one stream', async (server) => {
+test.each(['notes', 'time', '/mcp'])('%s: every request is answered, on one stream', async (server) => {
   const wire = await opened(server);
   const response = await wire.post(JSON.stringify([request(1), notification, request(2), request(3, 'tools/list')]));
   expect([response.status, response.headers.get('content-type')]).toEqual([200, 'text/event-stream']);

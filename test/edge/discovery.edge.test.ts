@@ -89,6 +89,29 @@ describe('a copy', () => {
     expect(edge.origin.ended).toEqual([]);
   });
 
+  test('comes as a stream to a client that would rather have one, also initialize, and where it stands in for a process', async () => {
+    await filled();
+    const accept = 'text/event-stream, application/json';
+    const wire = new WireClient(() => edge.url, 'notes');
+    const params = {
+      protocolVersion: '2025-11-25',
+      capabilities: { elicitation: {}, sampling: {} },
+      clientInfo: { name: 'wire', version: '1' },
+    };
+    const initialize = { jsonrpc: '2.0', id: 1, method: 'initialize', params } as const;
+    const list = { jsonrpc: '2.0', id: 2, method: 'prompts/list' } as const;
+    const answers = [await wire.post(initialize, { accept })];
+    wire.session = answers[0]?.headers.get('mcp-session-id') ?? '';
+    answers.push(await wire.post(list, { accept }));
+    await wire.call('tools/call', { name: 'write' });
+    held.clear();
+    answers.push(await wire.post(list, { accept }));
+    for (const [n, answer] of answers.entries()) {
+      expect(answer.headers.get('content-type')).toBe('text/event-stream');
+      expect(await new EventReader(answer).message()).toMatchObject({ id: n === 0 ? 1 : 2, result: {} });
+    }
+  });
+
   test('answers while the origin is away, and after a restart of the edge; a call says that the origin is away', async () => {
     const { pages } = await filled();
     await edge.origin.close();
