@@ -17,7 +17,7 @@ export interface Settled {
 }
 
 const NO_ISOLATION =
-  'WARNING: servers with runtime "vm" run as plain processes: they see your files and network, share your user, have no limits, and one can disturb another.';
+  'NO ISOLATION: servers with runtime "vm" run as plain processes: they see your files and network, share your user, have no limits, and one can disturb another.';
 
 /** @throws RouterError `host_unfit` naming the command that makes the host fit. */
 export async function settleIsolation(

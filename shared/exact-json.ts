@@ -11,6 +11,7 @@
 interface Raw {
   readonly rawJSON: string;
 }
+// The compiler's library does not know these two yet.
 const { rawJSON, isRawJSON } = JSON as unknown as {
   /** Absent in Node 20. */
   rawJSON?: (text: string) => Raw;

@@ -91,6 +91,8 @@ export class Database {
     });
   }
 
+  // Rows are read as what their statement selects, from tables of this form (`FORM`): node:sqlite types no columns.
+
   /** The first event after the nth. */
   after(stream: string, n: number): StoredEvent | undefined {
     const sql = 'SELECT n, data, failed FROM event WHERE stream = ? AND n > ? ORDER BY n LIMIT 1';

@@ -8,7 +8,7 @@ const PACKAGES = ['qemu-system-x86', 'erofs-utils', 'e2fsprogs'] as const;
 const TOOLS = ['qemu-system-x86_64', 'mkfs.erofs', 'mke2fs', 'dpkg', 'apt-get'] as const;
 
 /** The one line that a person can paste to make a Debian or Ubuntu host ready. */
-export const INSTALL_COMMAND = `sudo apt-get install -y --no-install-recommends ${PACKAGES.join(' ')}`;
+export const INSTALL_COMMAND = `sudo apt-get update && sudo apt-get install -y --no-install-recommends ${PACKAGES.join(' ')}`;
 /** What to answer when a tool is missing. */
 export const INSTALL_HINT = `Install it with: ${INSTALL_COMMAND}`;
 

@@ -46,7 +46,7 @@ describe('what separates servers from a host', () => {
   });
 
   test('what is given up is said', async () => {
-    expect((await settle({ guest }, 'process', LACKING)).warnings.join()).toMatch(/WARNING.*plain processes/);
+    expect((await settle({ guest }, 'process', LACKING)).warnings.join()).toMatch(/NO ISOLATION.*plain processes/);
     expect((await settle({ edge, guest }, 'skip', LACKING)).warnings.join()).toMatch(/Not served: guest/);
   });
 });

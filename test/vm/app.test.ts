@@ -75,7 +75,7 @@ test('servers without files need no image, and names cannot leave their folder',
 test('a host report names what is missing and how to get it', async () => {
   const report = await inspectHost();
   expect(report.ok).toBe(report.missing.length === 0);
-  expect(report.installCommand).toMatch(/^sudo apt-get install .*qemu/);
+  expect(report.installCommand).toMatch(/^sudo apt-get update && sudo apt-get install .*qemu/);
 });
 
 test('a process is known by its start time and arguments', () => {
