@@ -1,7 +1,10 @@
 /** Sleep through the whole path: SDK client, workerd, agent, QEMU guest. States are read from the machine's folder. */
+import { spawnSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
 import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, truncateSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, inject, test } from 'vitest';
+import { SecretStore } from '../../origin/secrets/store.ts';
 import {
   type Connected,
   connect,
@@ -18,16 +21,25 @@ const { dir, state } = project({
       command: 'node',
       args: ['scripted-server.mjs'],
       files: './scripted',
-      limits: { memory: '256M' },
+      secrets: ['TOKEN'],
+      limits: { memory: '256M', disk: '256M' },
       sleep: { pauseAfter: '1s', hibernateAfter: '2s' },
     },
   },
 });
+const TOKEN = 'ghp_0123456789abcdef';
+new SecretStore(state).set({ name: 'TOKEN' }, TOKEN);
 mkdirSync(join(dir, 'scripted'));
 cpSync(join(ROOT, 'test/support/scripted-server.mjs'), join(dir, 'scripted/scripted-server.mjs'));
 
 const folder = join(state, 'machines/sleeper');
 const isAsleep = () => existsSync(join(folder, 'sleep/image.json')) && !existsSync(join(folder, 'qemu.pid'));
+
+/** Files of the state folder that hold a text, but for memory of machines. */
+function filesWith(text: string): string[] {
+  const found = spawnSync('grep', ['-rlF', text, state], { encoding: 'utf8' }).stdout;
+  return found.split('\n').filter((path) => path !== '' && !/\/sleep\/(memory|delta)-/.test(path));
+}
 
 async function asleep(): Promise<void> {
   while (!isAsleep()) await new Promise((resolve) => setTimeout(resolve, 50));
@@ -82,7 +94,7 @@ describe.skipIf(!inject('guests'))('a machine that sleeps', () => {
     expect(wakes()).toBe(before);
   });
 
-  test('goes on after the agent was stopped and started: same session, same memory, no new initialize', async () => {
+  test('goes on after the agent was stopped and started: same session, same memory, same secrets, no new initialize', async () => {
     const port = Number(new URL(moorage.url).port);
     await moorage.stop();
     expect(isAsleep()).toBe(true);
@@ -90,6 +102,12 @@ describe.skipIf(!inject('guests'))('a machine that sleeps', () => {
     expect(isAsleep()).toBe(true);
     expect(await act('count')).toBe('52');
     await expectRightTime(() => act('now'));
+    // The process has it, the next agent keeps it out of what the process says, and no file but its memory holds it.
+    expect(await act('variable', { name: 'TOKEN', as: 'digest' })).toBe(
+      createHash('sha256').update(TOKEN).digest('hex'),
+    );
+    expect(await act('variable', { name: 'TOKEN', as: 'text' })).toBe('[secret TOKEN]');
+    expect(filesWith(TOKEN)).toEqual([]);
   });
 
   test('is forked while it is used: the copy has its disk and its name of its own, and no number, session or process of it', async () => {
