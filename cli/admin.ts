@@ -1,9 +1,10 @@
 /**
  * Owns how a command administers an edge: the one that runs here, by the owner's key of its state folder, or one elsewhere,
- * by a token with the scope `admin` from `MOORAGE_TOKEN` (never from the command line, which other users can read).
+ * by a token with the scope `admin` from `MOORAGE_TOKEN` (never from the command line, which other users can read), or by the
+ * owner's key where that edge was told its public half.
  */
 import { randomUUID } from 'node:crypto';
-import { holderOf, loadOwnerKey } from '../router/state.ts';
+import { hasOwnerKey, holderOf, loadOwnerKey } from '../router/state.ts';
 import { fromErrorBody, type MoorageError } from '../shared/errors.ts';
 import { importKey } from '../shared/grant.ts';
 import { signOwnerToken } from '../shared/owner.ts';
@@ -54,21 +55,25 @@ export async function adminOf(options: AdminOptions): Promise<AdminClient> {
 }
 
 async function edgeOf({ config, state, url }: AdminOptions): Promise<{ base: string; token: () => Promise<string> }> {
-  if (url !== undefined) {
-    const base = URL.parse(url);
-    if (!base || !/^https?:$/.test(base.protocol))
-      throw new UsageError('--url takes an address such as https://mcp.example.com.');
-    const token = process.env.MOORAGE_TOKEN;
-    if (!token) throw new UsageError('Put a token with the scope "admin" for that edge into MOORAGE_TOKEN.');
-    return { base: base.href.replace(/\/$/, ''), token: () => Promise.resolve(token) };
-  }
   const stateDir = stateDirOf({ config, state });
-  const holder = holderOf(stateDir);
-  if (holder?.url === undefined) {
+  const byOwner = async (base: string) => {
+    const key = await importKey(await loadOwnerKey(stateDir));
+    return { base, token: () => signOwnerToken(key, new URL(base).origin, randomUUID(), Date.now()) };
+  };
+  if (url === undefined) {
+    const holder = holderOf(stateDir);
+    if (holder?.url !== undefined) return await byOwner(holder.url);
     throw new UsageError('No router runs here. Start one with "moorage up", or name an edge elsewhere with --url.');
   }
-  const key = await importKey(await loadOwnerKey(stateDir));
-  return { base: holder.url, token: () => signOwnerToken(key, randomUUID(), Date.now()) };
+  const parsed = URL.parse(url);
+  if (!parsed || !/^https?:$/.test(parsed.protocol)) {
+    throw new UsageError('--url takes an address such as https://mcp.example.com.');
+  }
+  const base = parsed.href.replace(/\/$/, '');
+  const token = process.env.MOORAGE_TOKEN;
+  if (token) return { base, token: () => Promise.resolve(token) };
+  if (hasOwnerKey(stateDir)) return await byOwner(base);
+  throw new UsageError('Put a token with the scope "admin" for that edge into MOORAGE_TOKEN.');
 }
 
 function refusal(status: number, value: unknown, base: string): MoorageError | UsageError {

@@ -1,9 +1,11 @@
-/** Owns `moorage token`: bearer tokens of the edge are made, listed and revoked. */
-
+/** Owns `moorage token`: bearer tokens of the edge are made, listed and revoked; the owner's public key is told. */
+import { mkdirSync } from 'node:fs';
+import { loadOwnerKey, publicHalf } from '../router/state.ts';
 import { MCP_SCOPE, serverScope } from '../shared/scopes.ts';
 import { createdToken, type ListedToken, listedToken, listedTokens, type NewToken } from '../shared/tokens.ts';
 import { type AdminClient, adminOf } from './admin.ts';
 import { type Command, type Input, textOf, textsOf } from './command.ts';
+import { stateDirOf } from './control.ts';
 import { table } from './table.ts';
 import { UsageError } from './usage.ts';
 
@@ -11,10 +13,11 @@ const DEFAULT_EXPIRY = '90d';
 const UNITS = { m: 60, h: 3600, d: 86_400 } as const;
 
 export const command: Command = {
-  usage: `token create --name NAME [options] | list | revoke NAME|ID
+  usage: `token create --name NAME [options] | list | revoke NAME|ID | owner
 
 Makes, lists and revokes bearer tokens of the router that runs here, or of one elsewhere. A new token is shown once. The
-router must take tokens: "auth": { "tokens": true }.
+router must take tokens: "auth": { "tokens": true }. "owner" prints the owner's public key: an edge elsewhere that is told it
+(MOORAGE_OWNER_KEY) is administered from here.
 
   --name NAME       what it is listed by
   --server NAME     it is good for this server; may be repeated
@@ -43,6 +46,12 @@ router must take tokens: "auth": { "tokens": true }.
     if (action === 'list' && rest.length === 0) return await list(await clientOf(input), input);
     if (action === 'revoke' && which !== undefined && rest.length === 1) {
       return await revoke(await clientOf(input), which);
+    }
+    if (action === 'owner' && rest.length === 0) {
+      const dir = stateDirOf(input);
+      mkdirSync(dir, { recursive: true, mode: 0o700 });
+      process.stdout.write(`${JSON.stringify(publicHalf(await loadOwnerKey(dir)))}\n`);
+      return 0;
     }
     throw new UsageError('Say "moorage token create --name NAME", "list" or "revoke NAME". See "moorage help token".');
   },

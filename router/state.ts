@@ -16,7 +16,17 @@
  * | `logs/` | the owner's log |
  */
 import { createHash, randomBytes } from 'node:crypto';
-import { chmodSync, linkSync, lstatSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  existsSync,
+  linkSync,
+  lstatSync,
+  mkdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { exportJWK, generateKeyPair, type JWK } from 'jose';
@@ -179,6 +189,8 @@ export async function rotateEdgeKey(dir: string, step: 'prepare' | 'finish'): Pr
   }
   writeAtomically(join(dir, 'keys.json'), { ...keys, edge: nextEdge });
 }
+
+export const hasOwnerKey = (dir: string): boolean => existsSync(join(dir, 'owner.json'));
 
 /**
  * The owner's key of this folder, made when it is not there. The edge has its public half only.

@@ -7,37 +7,40 @@ import { MoorageError } from './errors.ts';
 
 const ALGORITHM = 'EdDSA';
 const ISSUER = 'moorage-owner';
-const AUDIENCE = 'moorage-edge';
 /** Tells this token from every other before its signature is looked at. */
 export const OWNER_TYPE = 'moorage-owner+jwt';
 const LIFE_S = 60;
 /** It is signed and read on the same host, or on hosts whose clocks differ by this much. */
 const CLOCK_TOLERANCE_S = 30;
 
-/** Signs one. `now` is in milliseconds. */
-export async function signOwnerToken(key: CryptoKey, id: string, now: number): Promise<string> {
+/**
+ * Signs one for the edge at `audience`, an origin such as `https://mcp.example.com`: shown to another, it is worth nothing
+ * there. `now` is in milliseconds.
+ */
+export async function signOwnerToken(key: CryptoKey, audience: string, id: string, now: number): Promise<string> {
   const seconds = Math.floor(now / 1000);
   return await new SignJWT({})
     .setProtectedHeader({ alg: ALGORITHM, typ: OWNER_TYPE })
     .setIssuer(ISSUER)
-    .setAudience(AUDIENCE)
+    .setAudience(audience)
     .setJti(id)
     .setIssuedAt(seconds)
     .setExpirationTime(seconds + LIFE_S)
     .sign(key);
 }
 
-/** @throws MoorageError `authentication_required`. */
+/** `audiences` are the edge's own. @throws MoorageError `authentication_required`. */
 export async function verifyOwnerToken(
   key: CryptoKey,
   token: string,
+  audiences: readonly string[],
   now: number,
 ): Promise<{ id: string; expiresAt: number }> {
   try {
     const { payload } = await jwtVerify(token, key, {
       algorithms: [ALGORITHM],
       issuer: ISSUER,
-      audience: AUDIENCE,
+      audience: [...audiences],
       typ: OWNER_TYPE,
       clockTolerance: CLOCK_TOLERANCE_S,
       maxTokenAge: LIFE_S,

@@ -6,11 +6,11 @@ import { OWNER_TYPE, verifyOwnerToken } from '../../shared/owner.ts';
 import { ADMIN_SCOPE, MCP_SCOPE } from '../../shared/scopes.ts';
 import type { Method } from './method.ts';
 
-export const owner: Method = async ({ settings, bearer, now }) => {
+export const owner: Method = async ({ settings, bearer, base, url, now }) => {
   if (bearer === null || typeOf(bearer) !== OWNER_TYPE) return null;
   if (!settings.MOORAGE_OWNER_KEY) return null;
   const key = await ownerKeyOf(settings.MOORAGE_OWNER_KEY);
-  const { id, expiresAt } = await verifyOwnerToken(key, bearer, now);
+  const { id, expiresAt } = await verifyOwnerToken(key, bearer, [base, url.origin], now);
   return {
     subject: 'owner',
     issuer: 'owner',

@@ -42,7 +42,7 @@ export async function startTarget(): Promise<Target> {
   const issuer = await OidcIssuer.start('RS256');
   const owner = await keyPair();
   const ownerKey = await importKey(owner.privateJwk);
-  const ownerToken = () => signOwnerToken(ownerKey, crypto.randomUUID(), Date.now());
+  const ownerToken = () => signOwnerToken(ownerKey, edge.url, crypto.randomUUID(), Date.now());
   const edge = await edgeUnderTest(
     { time: join(ROOT, 'servers/time.ts') },
     {

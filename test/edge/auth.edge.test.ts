@@ -16,13 +16,13 @@ const BASE = 'https://mcp.example.com';
 
 let edge: UnderTest;
 let issuer: OidcIssuer;
-let ownerToken: () => Promise<string>;
+let ownerToken: (audience?: string) => Promise<string>;
 
 beforeAll(async () => {
   issuer = await OidcIssuer.start();
   const owner = await keyPair();
   const key = await importKey(owner.privateJwk);
-  ownerToken = () => signOwnerToken(key, crypto.randomUUID(), Date.now());
+  ownerToken = (audience = BASE) => signOwnerToken(key, audience, crypto.randomUUID(), Date.now());
   edge = await edgeUnderTest(
     { time: join(ROOT, 'servers/time.ts') },
     {
@@ -73,9 +73,14 @@ describe('the owner', () => {
     expect(await response.json()).toMatchObject({ subject: 'owner', scopes: ['admin', 'mcp'] });
   });
 
+  test('is not believed by what was signed for another edge', async () => {
+    const response = await get('/admin/api/whoami', bearer(await ownerToken('https://other.example')));
+    expect(response.status).toBe(401);
+  });
+
   test('is not believed with another key', async () => {
     const key = await importKey((await keyPair()).privateJwk);
-    const response = await get('/admin/api/whoami', bearer(await signOwnerToken(key, 'x', Date.now())));
+    const response = await get('/admin/api/whoami', bearer(await signOwnerToken(key, BASE, 'x', Date.now())));
     expect(response.status).toBe(401);
     expect(response.headers.get('www-authenticate')).toContain('error="invalid_token"');
   });

@@ -287,7 +287,7 @@ describe('what servers say', () => {
     const owner = await keyPair();
     const key = await importKey(owner.privateJwk);
     administer = async (path, body) => {
-      const authorization = `Bearer ${await signOwnerToken(key, crypto.randomUUID(), Date.now())}`;
+      const authorization = `Bearer ${await signOwnerToken(key, edge.url, crypto.randomUUID(), Date.now())}`;
       const headers = { authorization, 'content-type': 'application/json' };
       const init = body === undefined ? {} : { method: 'POST', body: JSON.stringify(body) };
       return (await (await fetch(`${edge.url}/admin/api${path}`, { headers, ...init })).json()) as Json;

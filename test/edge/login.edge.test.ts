@@ -33,7 +33,7 @@ beforeAll(async () => {
 afterAll(() => edge.stop());
 
 const admin = async (method: string, path: string, body?: unknown): Promise<unknown> => {
-  const token = await signOwnerToken(ownerKey, randomBytes(8).toString('hex'), Date.now());
+  const token = await signOwnerToken(ownerKey, edge.url, randomBytes(8).toString('hex'), Date.now());
   const response = await fetch(`${edge.url}/admin/api${path}`, {
     method,
     headers: { authorization: `Bearer ${token}`, 'content-type': 'application/json' },
