@@ -65,6 +65,8 @@ export interface RunningAgent {
   /** Ends the processes of servers and the connections to them, so that the next use starts new ones. @returns how many. */
   restart(which: (definition: ServerDefinition) => boolean): Promise<number>;
   readonly forks: Forks;
+  /** What is served here by name, forks included: they come and go. */
+  readonly servers: ReadonlyMap<string, ServerDefinition>;
   /** Servers that keep dying, or do not answer. */
   troubles(): Trouble[];
   /** Stops taking requests, hibernates the machines that can sleep, ends everything else. */
@@ -206,6 +208,7 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
     ready: link.ready,
     restart: parts.restart,
     forks,
+    servers,
     troubles: () => parts.troubles(),
     stop: async () => {
       const closed = new Promise<void>((resolve) => server.close(() => resolve()));

@@ -189,6 +189,11 @@ export class Machines implements ServerHost {
     await this.remove(key);
   }
 
+  /** Whose the machine of this key is, where it is a caller's own. */
+  ownOf(key: string): Own | undefined {
+    return this.#places.get(key)?.own;
+  }
+
   /** Whether there is a machine of this key. */
   isKnown(key: string): boolean {
     return this.#supervisor.has(key) || this.#definitions.has(key);

@@ -101,7 +101,7 @@ export async function originHalf(configured: Config, options: OriginHalfOptions)
         });
         await agent.ready;
       }
-      const visits = new Visits({ machines, servers });
+      const visits = new Visits({ machines, servers: agent?.servers ?? new Map() });
       ssh = config.ssh && (await openSsh(config.ssh, { stateDir, configDir, visits, log }));
       control = await startControl({
         socket: socketPath(stateDir, 'control.sock'),

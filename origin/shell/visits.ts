@@ -5,8 +5,11 @@
  * States of a visit: open -> left. From its start until `leave` it holds a lease, so a machine does not fall asleep under a
  * shell, however long nobody types. Leaving hangs up what still runs (SIGHUP), as a line that is cut.
  */
+
+import { isolationOf } from '../../shared/config.ts';
 import { MoorageError } from '../../shared/errors.ts';
 import type { Machines } from '../machines.ts';
+import { homeOf, placedAt } from '../places.ts';
 import { isProcessDefinition, type ProcessDefinition, type ServerDefinition } from '../server.ts';
 import type { ServerProcess, TerminalSize } from '../vm/driver.ts';
 import { MachineError } from '../vm/error.ts';
@@ -36,13 +39,14 @@ export class Visits {
   readonly #servers: ReadonlyMap<string, ServerDefinition>;
   readonly #open = new Map<string, number>();
 
-  constructor(options: { machines: Machines; servers: Iterable<ServerDefinition> }) {
+  /** `servers`, by their names, may come and go. */
+  constructor(options: { machines: Machines; servers: ReadonlyMap<string, ServerDefinition> }) {
     this.#machines = options.machines;
-    this.#servers = new Map([...options.servers].map((server) => [server.name, server]));
+    this.#servers = options.servers;
   }
 
   /**
-   * Boots or wakes the machine of `server` and starts a process there.
+   * Boots or wakes the machine of `server` and starts a process there. A machine of a single caller is named by its key.
    * @throws MoorageError `unknown_server`, `no_machine`, `overloaded`, `machine_failed`, `server_failed` (it does not start).
    */
   async begin(server: string, wish: Wish): Promise<Visit> {
@@ -81,25 +85,32 @@ export class Visits {
     }
   }
 
-  /** Whether `server` has a machine that can be entered. */
+  /** Whether there is a server of this name whose machine can be entered. */
   has(server: string): boolean {
-    try {
-      this.#enterable(server);
-      return true;
-    } catch {
-      return false;
-    }
+    const definition = this.#servers.get(server);
+    return definition !== undefined && this.#hindrance(definition) === undefined;
   }
 
-  #enterable(server: string): ProcessDefinition {
-    const definition = this.#servers.get(server);
-    if (!definition) throw new MoorageError('unknown_server', `No machine here has a server "${server}".`);
-    if (isProcessDefinition(definition) && this.#machines.runtimeOf(definition.machine) === 'vm') return definition;
-    throw new MoorageError(
-      'no_machine',
-      `"${server}" has no machine to enter: it ${
-        isProcessDefinition(definition) ? 'runs as a plain process on this host' : 'is reached at its own address'
-      }. Use the host's own shell.`,
-    );
+  #enterable(name: string): ProcessDefinition {
+    const definition = this.#servers.get(name) ?? this.#own(name);
+    if (!definition) throw new MoorageError('unknown_server', `No machine here has a server "${name}".`);
+    const hindrance = this.#hindrance(definition);
+    if (hindrance === undefined && isProcessDefinition(definition)) return definition;
+    throw new MoorageError('no_machine', `"${name}" has no machine to enter: ${hindrance}.`);
+  }
+
+  /** A server that runs in the machine of this key, which is a caller's own. */
+  #own(key: string): ServerDefinition | undefined {
+    const own = this.#machines.ownOf(key);
+    const server = own && [...this.#servers.values()].find(({ machine }) => machine === own.home);
+    return server && placedAt(server, { key, own });
+  }
+
+  #hindrance(definition: ServerDefinition): string | undefined {
+    if (!isProcessDefinition(definition)) return 'it is reached at its own address';
+    if (this.#machines.runtimeOf(homeOf(definition)) === 'process') return 'it runs as a plain process on this host';
+    const isolation = isolationOf(definition.entry);
+    if (isolation === 'server' || definition.own) return undefined;
+    return `each ${isolation} has one of its own. Name one of those that "moorage machines" lists`;
   }
 }

@@ -15,19 +15,23 @@ import { join } from 'node:path';
 import { PassThrough } from 'node:stream';
 import { buffer } from 'node:stream/consumers';
 import { setTimeout as sleep } from 'node:timers/promises';
+import ssh2 from 'ssh2';
 import { pack } from 'tar-stream';
 import { afterAll, beforeAll, describe, expect, inject, test } from 'vitest';
 import { controlOf } from '../../cli/control.ts';
 import { visit } from '../../cli/visit.ts';
 import { type Control, startControl } from '../../origin/control/control.ts';
 import { shellSocket } from '../../origin/control/shell.ts';
+import { sshSocket } from '../../origin/control/ssh.ts';
 import { defaultCacheDir } from '../../origin/images/cache.ts';
 import { openLog } from '../../origin/log.ts';
 import { Machines } from '../../origin/machines.ts';
 import { machineDefinitions, serverDefinitions } from '../../origin/server.ts';
-import { SHELL_PATH } from '../../origin/shell/protocol.ts';
+import { SHELL_PATH, SSH_PATH } from '../../origin/shell/protocol.ts';
+import type { RunningSsh } from '../../origin/shell/ssh-server.ts';
 import { Visits } from '../../origin/shell/visits.ts';
 import { QemuDriver } from '../../origin/vm/qemu.ts';
+import { openSsh } from '../../router/ssh.ts';
 import { parseConfig } from '../../shared/config.ts';
 
 const ROOT = new URL('../..', import.meta.url).pathname;
@@ -51,6 +55,7 @@ const config = parseConfig(
 const client = controlOf({ config: 'unused', state: dir });
 let machines: Machines;
 let control: Control;
+let ssh: RunningSsh;
 
 async function start(): Promise<void> {
   const cacheDir = defaultCacheDir();
@@ -58,13 +63,15 @@ async function start(): Promise<void> {
   const definitions = machineDefinitions(servers);
   const driver = new QemuDriver({ cacheDir });
   machines = new Machines({ definitions, stateDir: dir, cacheDir, configDir: dir, log, driver });
-  const visits = new Visits({ machines, servers });
-  const sockets = { [SHELL_PATH]: shellSocket(visits) };
+  const visits = new Visits({ machines, servers: new Map(servers.map((server) => [server.name, server])) });
+  ssh = await openSsh({ listen: '127.0.0.1:0', teams: {} }, { stateDir: dir, configDir: dir, visits, log });
+  const sockets = { [SHELL_PATH]: shellSocket(visits), [SSH_PATH]: sshSocket(ssh) };
   control = await startControl({ socket: join(dir, 'control.sock'), routes: {}, sockets, log });
 }
 
 async function stop(): Promise<void> {
   await control?.close();
+  await ssh?.close();
   await machines?.close();
 }
 
@@ -215,6 +222,37 @@ describe.runIf(inject('guests'))('in a machine', () => {
     expect(said).toMatchObject({ code: 1, err: expect.stringContaining('outside what was asked for') });
     for (const path of ['evil', 'victim', '../evil']) expect(existsSync(join(dir, path))).toBe(false);
     await moorage(['exec', 'notes', '--', 'rm', sh]);
+  });
+
+  test.runIf(inject('ssh'))('OpenSSH enters: a command, a terminal, files, by the port and by the socket', async () => {
+    const key = join(dir, 'id');
+    const pair = ssh2.utils.generateKeyPairSync('ed25519', { comment: 'ann' });
+    writeFileSync(key, pair.private, { mode: 0o600 });
+    writeFileSync(join(dir, 'authorized_keys'), `servers="not*" ${pair.public}\n`, { mode: 0o600 });
+    const known = join(dir, 'known_hosts');
+    writeFileSync(known, `moorage ${readFileSync(join(dir, 'ssh_host_ed25519_key.pub'), 'utf8')}`);
+    const settings = ['BatchMode=yes', 'IdentitiesOnly=yes', 'HostKeyAlias=moorage', `UserKnownHostsFile=${known}`];
+    const common = ['-F', '/dev/null', '-i', key, ...settings.flatMap((setting) => ['-o', setting])];
+    const by = { port: ['-p', String(ssh.port)], scp: ['-P', String(ssh.port)] };
+    const at = 'notes@127.0.0.1';
+
+    const ran = await run('ssh', [...common, ...by.port, at, 'cat; echo trouble >&2; exit 5'], 'from here\n');
+    expect(ran).toMatchObject({ code: 5, out: 'from here\n', err: expect.stringContaining('trouble') });
+    const shown = await run('ssh', [...common, ...by.port, '-tt', at], 'tty; echo "$GREETING"; exit 9\n');
+    expect(shown.out).toMatch(/\/dev\/pts\/\d+\r\nhello\r\n/);
+    expect(shown.code).toBe(9);
+    const file = join(dir, 'sent');
+    writeFileSync(file, 'by sftp\n', { mode: 0o640 });
+    expect(await run('scp', [...common, ...by.scp, '-p', file, `${at}:/root/sent`])).toMatchObject({ code: 0 });
+    expect(await run('scp', [...common, ...by.scp, '-p', `${at}:/root/sent`, `${file}-back`])).toMatchObject({
+      code: 0,
+    });
+    expect(readFileSync(`${file}-back`, 'utf8')).toBe('by sftp\n');
+    expect(lstatSync(`${file}-back`).mode & 0o777).toBe(0o640);
+    const proxy = `ProxyCommand=${process.execPath} cli/moorage.ts ssh-proxy --state ${dir}`;
+    expect(await run('ssh', [...common, '-o', proxy, at, 'hostname'])).toMatchObject({ code: 0, out: 'notes\n' });
+    const refused = await run('ssh', [...common, ...by.port, 'plain@127.0.0.1', 'true']);
+    expect(refused).toMatchObject({ code: 255, err: expect.stringContaining('Permission denied (publickey)') });
   });
 
   test('what npm installs for all is there after a hibernation, and after a boot', async () => {
