@@ -7,7 +7,7 @@
  * Invariant: a failure costs the limit and never the machine.
  */
 import { createHash } from 'node:crypto';
-import { existsSync, mkdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs';
+import { accessSync, constants, existsSync, mkdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
 const CONTROLLERS = ['memory', 'pids', 'cpu'] as const;
@@ -142,6 +142,7 @@ function findV2(mounted: string, memberships: ReadonlyMap<string, string>): Cgro
     writeFileSync(join(folder, 'cgroup.subtree_control'), CONTROLLERS.map((name) => `+${name}`).join(' '));
   }
   const root = join(own, 'moorage');
+  accessSync(root, constants.W_OK);
   return { version: 2, roots: { memory: root, pids: root, cpu: root } };
 }
 
@@ -150,5 +151,7 @@ function writable(hierarchy: string, path: string): string {
   const own = existsSync(join(hierarchy, path)) ? join(hierarchy, path) : hierarchy;
   const folder = join(own, 'moorage');
   mkdirSync(folder, { recursive: true });
+  // It may be another user's, from an earlier agent.
+  accessSync(folder, constants.W_OK);
   return folder;
 }
