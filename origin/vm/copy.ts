@@ -6,11 +6,11 @@
  * all of it has reached the disk: a crash at any step leaves no copy or a whole one, and never touches what it is made from.
  * A machine that is copied while it runs stands still only while its changed pages are taken and its disk is cloned.
  */
+import { spawn } from 'node:child_process';
 import { constants, existsSync } from 'node:fs';
 import { copyFile, link, mkdir, open, readdir, rename, rm, writeFile } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import type { ChannelState } from './channel.ts';
-import { run } from './command.ts';
 import { diskPath, machineIdOf } from './disk.ts';
 import type { CopyCost, CopyOptions } from './driver.ts';
 import { MachineError } from './error.ts';
@@ -66,14 +66,16 @@ export async function copyRunning(parent: Parent, child: Child, options: CopyOpt
     const { fingerprint, memoryMode } = child;
     const snapshot = new Snapshot(dir, diskPath(dir), { owner: undefined, memoryMode });
     const mapped = await share(parent.mapped, snapshot);
-    const cloner = await clonerFor(parent.disk, dir);
     const memory = parent.memory();
+    let cloner: Cloner | undefined;
     try {
+      cloner = await clonerFor(parent.disk, dir);
+      const { clone, disk } = cloner;
       const size = Math.min(lengthOf(memory.changed()), MAX_TAKEN);
       const room = Buffer.alloc(Math.ceil(size * 1.1)).fill(1);
       const taken = await whileSilent(parent, async () => {
         await rename(await parent.saveDevices(), snapshot.path(`devices-${NUMBER}`));
-        const cloned = cloner.clone();
+        const cloned = clone();
         cloned.catch(() => undefined);
         const changed = memory.changed();
         const pages =
@@ -88,9 +90,10 @@ export async function copyRunning(parent: Parent, child: Child, options: CopyOpt
       await snapshot.complete(NUMBER, files, { fingerprint, channel, carry, copy: { keep } });
       if (files.isNew) await rm(snapshot.path(SHARED), { force: true });
       const memoryBytes = (files.isNew ? lengthOf(files.sealed.runs) : 0) + files.delta.bytes;
-      return { pausedMs, silentMs, memoryBytes, disk: cloner.disk };
+      return { pausedMs, silentMs, memoryBytes, disk };
     } finally {
       memory.close();
+      cloner?.dismiss();
     }
   });
 }
@@ -178,6 +181,8 @@ async function share({ path, sealed }: MappedMemory, snapshot: Snapshot): Promis
 interface Cloner {
   readonly disk: CopyCost['disk'];
   clone(): Promise<void>;
+  /** It is not wanted (any more). */
+  dismiss(): void;
 }
 
 /** How a disk is copied into `dir`: sharing its blocks where the file system can, else without its holes. */
@@ -187,15 +192,39 @@ async function clonerFor(disk: string, dir: string): Promise<Cloner> {
   await writeFile(probe, 'probe');
   try {
     await copyFile(probe, `${probe}.2`, constants.COPYFILE_FICLONE_FORCE);
-    return { disk: 'shared', clone: () => copyFile(disk, target, constants.COPYFILE_FICLONE_FORCE) };
+    const clone = () => copyFile(disk, target, constants.COPYFILE_FICLONE_FORCE);
+    return { disk: 'shared', clone, dismiss: () => undefined };
   } catch {
-    const args = ['--reflink=never', '--sparse=always', disk, target];
-    const clone = async () => void (await run('cp', args, { code: 'disk-unusable' }));
-    return { disk: 'copied', clone };
+    return { disk: 'copied', ...sparseCopy(disk, target) };
   } finally {
     await rm(probe, { force: true });
     await rm(`${probe}.2`, { force: true });
   }
+}
+
+/** Started at once and held until it is wanted: the machine that is copied does not wait for a process to be made. */
+function sparseCopy(disk: string, target: string): Omit<Cloner, 'disk'> {
+  const args = ['-c', 'read -r go && exec cp --reflink=never --sparse=always "$0" "$1"', disk, target];
+  const child = spawn('sh', args, { stdio: ['pipe', 'ignore', 'pipe'] });
+  let complaint = '';
+  child.stderr.on('data', (data: Buffer) => {
+    complaint = (complaint + data.toString()).slice(-1_000);
+  });
+  child.stdin.on('error', () => undefined);
+  const over = new Promise<void>((resolve, reject) => {
+    child.once('error', reject);
+    child.once('close', (code) =>
+      code === 0 ? resolve() : reject(new Error(complaint.trim() || `cp ended with ${code}`)),
+    );
+  });
+  over.catch(() => undefined);
+  return {
+    clone: async () => {
+      child.stdin.end('go\n');
+      await over;
+    },
+    dismiss: () => void child.stdin.end(),
+  };
 }
 
 async function syncFolder(path: string): Promise<void> {
