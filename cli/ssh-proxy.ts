@@ -12,7 +12,7 @@ export const command: Command = {
 Carries SSH to the router that runs here over its socket, with no port. In ~/.ssh/config:
   Host *.moorage
     HostKeyAlias moorage
-    ProxyCommand moorage ssh-proxy --state /path/to/.moorage
+    ProxyCommand <how moorage is called here> ssh-proxy --state /path/to/.moorage
 and then: ssh notes@host.moorage. The configuration needs an "ssh" block.
 `,
   options: {},

@@ -12,6 +12,8 @@
  * | `streams.db` | the agent's journal: streams that clients may resume |
  * | `machines/<key>/` | one folder a machine: its disk, and its image while it sleeps |
  * | `control.sock` | where the router that uses the folder takes its owner's commands |
+ * | `authorized_keys` | keys of people who may enter machines by SSH; theirs to write |
+ * | `ssh_host_ed25519_key`, `.pub` | the key by which SSH clients know this origin; 0600 |
  * | `secrets.db`, `secrets.key` | values that servers need (sealed), and the key; 0600 |
  * | `logs/` | the owner's log |
  */

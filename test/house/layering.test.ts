@@ -55,6 +55,20 @@ function faults(file: string, source: string): string[] {
   });
 }
 
+/** Modules of `origin/vm` that are no driver's own: the seam, and looking at the host. */
+const BESIDE_DRIVER = ['driver', 'error', 'command', 'host', 'pid'];
+/** The composition root, and what tells an owner about the host that QEMU would run on. */
+const KNOW_QEMU = ['router/origin-half.ts', 'origin/doctor/facts.ts', 'origin/doctor/checks.ts'];
+
+/** Imports of what is QEMU's: another driver is a folder beside it, and the composition root's choice (docs/drivers.md). */
+function driverFaults(file: string, source: string): string[] {
+  if (file.startsWith('origin/vm/') || file.startsWith('test/') || KNOW_QEMU.includes(file)) return [];
+  return importsOf(source).flatMap((specifier) => {
+    const module = /^origin\/vm\/(.+)\.ts$/.exec(normalize(join(dirname(file), specifier)))?.[1];
+    return module === undefined || BESIDE_DRIVER.includes(module) ? [] : [`${file} imports origin/vm/${module}.ts`];
+  });
+}
+
 describe('layers', () => {
   const files = execFileSync('git', ['ls-files', '*.ts'], { cwd: ROOT, encoding: 'utf8' })
     .split('\n')
@@ -63,6 +77,12 @@ describe('layers', () => {
   test('every module imports only what its layer may', () => {
     expect(files.length).toBeGreaterThan(20);
     expect(files.flatMap((file) => faults(file, readFileSync(join(ROOT, file), 'utf8')))).toEqual([]);
+  });
+
+  test('what is QEMU’s is known to its folder and to who chooses it', () => {
+    expect(files.flatMap((file) => driverFaults(file, readFileSync(join(ROOT, file), 'utf8')))).toEqual([]);
+    expect(driverFaults('origin/machines.ts', `import { x } from './vm/qemu.ts';`)).toHaveLength(1);
+    expect(driverFaults('router/state.ts', `import { x } from '../origin/vm/snapshot.ts';`)).toHaveLength(1);
   });
 
   test.each([
