@@ -1,4 +1,14 @@
+import { chmodSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { defineConfig } from 'vitest/config';
+
+/** The temporary folder of this run: what tests leave in it goes with it. */
+const temporary = mkdtempSync(join(tmpdir(), 'mt-'));
+// As the one it stands in: some tests have users of their own.
+chmodSync(temporary, 0o755);
+process.env.TMPDIR = temporary;
+process.on('exit', () => rmSync(temporary, { recursive: true, force: true }));
 
 const RUN_FOLDER = 'test/support/run-folder.ts';
 

@@ -20,6 +20,7 @@ import {
 } from '../../shared/jsonrpc.ts';
 import { META, metaOf } from '../../shared/rev-2026-07-28.ts';
 import type { Call, CallNumber, Correlates, Route } from './correlate.ts';
+import { cancellations, renumbered } from './renumber.ts';
 
 interface Open extends Call {
   readonly wantsLog: boolean;
@@ -77,17 +78,12 @@ export class ModernCorrelator implements Correlates {
     };
     this.#calls.set(number, call);
     if (lane === WATCHER) this.#watch = number;
-    const params =
-      token === undefined ? message.params : { ...message.params, _meta: { ...meta, progressToken: number } };
-    return { call, message: { ...message, id: number, ...(params ? { params } : {}) } };
+    return { call, message: renumbered(message, number) };
   }
 
   notification(lane: string, message: JsonRpcNotification): JsonRpcNotification[] {
     if (message.method !== 'notifications/cancelled') return [message];
-    const clientId = message.params?.requestId;
-    return [...this.#calls.values()]
-      .filter((call) => call.session === lane && call.clientId === clientId)
-      .map((call) => ({ ...message, params: { ...message.params, requestId: call.number } }));
+    return cancellations(this.#calls.values(), lane, message);
   }
 
   answer(): undefined {

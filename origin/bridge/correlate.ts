@@ -25,6 +25,7 @@ import {
   progressTokenOf,
   type RequestId,
 } from '../../shared/jsonrpc.ts';
+import { cancellations, renumbered } from './renumber.ts';
 
 /** Number of a call within its process: 1, 2, 3 … */
 export type CallNumber = number;
@@ -153,10 +154,7 @@ export class Correlator implements Correlates {
     const uri = typeof message.params?.uri === 'string' ? message.params.uri : undefined;
     const call: Call = { number, session, clientId: message.id, method: message.method, progressToken: token, uri };
     this.#calls.set(number, call);
-    const meta = message.params?._meta as Record<string, unknown> | undefined;
-    const params =
-      token === undefined ? message.params : { ...message.params, _meta: { ...meta, progressToken: number } };
-    return { call, message: { ...message, id: number, ...(params ? { params } : {}) } };
+    return { call, message: renumbered(message, number) };
   }
 
   /**
@@ -164,12 +162,7 @@ export class Correlator implements Correlates {
    * `notifications/cancelled` names the server's number of the call; one for a settled call is dropped.
    */
   notification(session: string, message: JsonRpcNotification): JsonRpcNotification[] {
-    if (message.method === 'notifications/cancelled') {
-      const clientId = message.params?.requestId;
-      return [...this.#calls.values()]
-        .filter((call) => call.session === session && call.clientId === clientId)
-        .map((call) => ({ ...message, params: { ...message.params, requestId: call.number } }));
-    }
+    if (message.method === 'notifications/cancelled') return cancellations(this.#calls.values(), session, message);
     if (this.#mode === 'shared' && message.method !== 'notifications/progress') return [];
     return [message];
   }
