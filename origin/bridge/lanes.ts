@@ -56,7 +56,7 @@ export class Lanes {
    */
   async request(arrival: Omit<Arrival, 'envelope'>, sink: CallSink): Promise<void> {
     const enveloped = { ...arrival, envelope: parseEnvelope(arrival.message.params) };
-    if (!arrival.wake && !(await this.#isAwake(enveloped))) {
+    if (!arrival.wake && !this.#isAwake(enveloped)) {
       throw new MoorageError('session_unknown', 'No process of this lane is awake.');
     }
     const era = await this.#eras.of(arrival.definition);
@@ -70,15 +70,13 @@ export class Lanes {
     await this.#dispatch(enveloped, sink, era);
   }
 
-  async #isAwake(arrival: Arrival): Promise<boolean> {
+  #isAwake(arrival: Arrival): boolean {
     const { definition, sender } = arrival;
     switch (this.#eras.known(definition)) {
       case 'legacy':
         return this.#virtual.isAwake(arrival);
-      case 'modern': {
-        const peer = await this.#peers.known(definition, sender.lane);
-        return peer !== undefined && !peer.asleep;
-      }
+      case 'modern':
+        return this.#peers.isAwake(definition, sender.lane);
       default:
         return false;
     }
@@ -112,7 +110,8 @@ export class Lanes {
   async #pass(arrival: Arrival, sink: CallSink, again: number): Promise<void> {
     const { sender, definition, message, headers, signal } = arrival;
     const peer = await this.#peers.get(definition, sender.lane);
-    arrival.reached(peer);
+    // A process that all share lists the same to all.
+    if (definition.entry.process === 'session') arrival.reached(peer);
     this.#watch.follow(peer, arrival);
     const lost = (error: MoorageError): boolean => error.code === 'session_unknown' && again > 0;
     peer.request(

@@ -9,10 +9,16 @@ import type { Eras } from './eras.ts';
 import type { Peer } from './peer.ts';
 import type { PeerKind, Upstreams } from './upstreams.ts';
 
+interface Opening {
+  readonly peer: Promise<Peer>;
+  /** Once it is. */
+  opened?: Peer;
+}
+
 export class ModernPeers {
   readonly #upstreams: Upstreams;
   readonly #eras: Eras;
-  readonly #peers = new Map<string, Promise<Peer>>();
+  readonly #peers = new Map<string, Opening>();
 
   constructor(options: { upstreams: Upstreams; eras: Eras }) {
     this.#upstreams = options.upstreams;
@@ -28,7 +34,13 @@ export class ModernPeers {
 
   /** The channel where there is one. */
   async known(definition: ServerDefinition, owner: string): Promise<Peer | undefined> {
-    return await this.#peers.get(keyOf(definition, owner));
+    return await this.#peers.get(keyOf(definition, owner))?.peer;
+  }
+
+  /** Whether there is a channel, and what is behind it can hear without being woken. */
+  isAwake(definition: ServerDefinition, owner: string): boolean {
+    const opened = this.#peers.get(keyOf(definition, owner))?.opened;
+    return opened !== undefined && !opened.asleep;
   }
 
   /** Ends what belongs to one owner alone. */
@@ -49,17 +61,20 @@ export class ModernPeers {
   #opened(definition: ServerDefinition, owner: string): Promise<Peer> {
     const key = keyOf(definition, owner);
     const known = this.#peers.get(key);
-    if (known) return known;
-    return this.#keep(key, this.#open(definition, key));
+    return known?.peer ?? this.#keep(key, this.#open(definition, key));
   }
 
-  #keep(key: string, opening: Promise<Peer>): Promise<Peer> {
+  #keep(key: string, peer: Promise<Peer>): Promise<Peer> {
+    const opening: Opening = { peer };
     this.#peers.set(key, opening);
     const forget = () => {
       if (this.#peers.get(key) === opening) this.#peers.delete(key);
     };
-    opening.then((peer) => peer.closed.then(forget), forget);
-    return opening;
+    peer.then((opened) => {
+      opening.opened = opened;
+      return opened.closed.then(forget);
+    }, forget);
+    return peer;
   }
 
   async #open(definition: ServerDefinition, key: string): Promise<Peer> {

@@ -73,8 +73,8 @@ export interface SessionPeer {
 const MAX_UNREAD_BYTES = 4 * MAX_MESSAGE_BYTES;
 /** How long a server may still answer a call that its client cancelled, in milliseconds. Most never do. */
 const CANCELLED_GRACE_MS = 5_000;
-const LIST_CHANGED = /^notifications\/(tools|prompts|resources)\/list_changed$/;
-export const isListChange = ({ method }: JsonRpcNotification): boolean => LIST_CHANGED.test(method);
+export const LIST_CHANGES = ['tools', 'prompts', 'resources'].map((kind) => `notifications/${kind}/list_changed`);
+export const isListChange = ({ method }: JsonRpcNotification): boolean => LIST_CHANGES.includes(method);
 /** Requests after which a server lists what it listed before. */
 const UNCHANGING =
   /^(initialize|server\/discover|subscriptions\/listen|ping|logging\/setLevel|(tools|prompts|resources|resources\/templates)\/list|resources\/(un)?subscribe)$/;

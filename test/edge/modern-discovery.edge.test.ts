@@ -1,6 +1,6 @@
 /** Discovery of the stateless era (2026-07-28) from copies: at a server's own URL and at `/mcp`. */
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
-import { ERA_HEADER, WAKE_HEADER } from '../../shared/origin-api.ts';
+import { ERA_HEADER, FAILURE_EVENT, FAILURE_HEADER, WAKE_HEADER } from '../../shared/origin-api.ts';
 import { EventReader, edgeUnderTest, type UnderTest } from './edge-under-test.ts';
 import { fresh, type Listing, lists } from './listing-origin.ts';
 import { type ModernOptions, postModern } from './modern-client.ts';
@@ -338,11 +338,23 @@ describe('a call that is lost on its way', () => {
     response.writeHead(200, { 'content-type': 'text/event-stream' });
     response.write(': keep-alive\n\n', () => response.socket?.destroy());
   };
+  const lost = { error: { code: -32000, message: 'gone', data: { code: 'outcome_unknown', cause: 'server_exited' } } };
+  const gone: Handler = ({ message }, response) => {
+    response.setHeader(FAILURE_HEADER, 'outcome_unknown');
+    json(response, { jsonrpc: '2.0', id: 'id' in message ? message.id : null, ...lost });
+  };
+  const goneInStream: Handler = ({ message }, response) => {
+    const answer = { jsonrpc: '2.0', id: 'id' in message ? message.id : null, ...lost };
+    response.writeHead(200, { 'content-type': 'text/event-stream' });
+    response.end(`: keep-alive\n\nevent: ${FAILURE_EVENT}\ndata: ${JSON.stringify(answer)}\n\n`);
+  };
   const second: Handler = ({ message }, response) => json(response, result(message, { value: 'second' }));
 
   test.each([
     ['before its answer', breaks],
     ['in the middle of an empty stream', breaksWithinStream],
+    ['with its process, says the agent', gone],
+    ['with its process, says the agent in a stream', goneInStream],
   ])('%s is repeated once where its tool says that it may be', async (_, lost) => {
     await filled();
     for (const name of ['look', 'again']) {

@@ -200,6 +200,15 @@ describe('a server that shows what it was sent', () => {
       });
       await origin.ask(call('t', { action: 'tear-down' }), at);
     }
+    // The next process lists what a fresh one does, whatever this one had become.
+    await origin.ask(call('c', { action: 'crash' }), { ...at, session: 'last', principal: 'ada' });
+    await until(() => told().length === 5);
+    expect(told().slice(2)).toMatchObject(
+      ['tools', 'prompts', 'resources'].map((kind) => ({
+        message: { method: `notifications/${kind}/list_changed` },
+        starting: false,
+      })),
+    );
   });
 
   test('a subscription that the server tears down ends as a result', async () => {

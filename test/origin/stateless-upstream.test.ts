@@ -3,6 +3,7 @@
 import { createMcpHandler } from '@modelcontextprotocol/server';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import type { JsonRpcRequest, JsonRpcResponse } from '../../shared/jsonrpc.ts';
+import { WAKE_HEADER } from '../../shared/origin-api.ts';
 import { createFixture } from '../conformance/fixture.ts';
 import { type Listener, listen } from '../conformance/listen.ts';
 import { initialize, modern, type OriginUnderTest, request, startOrigin, textOf, until } from '../support/origin.ts';
@@ -197,6 +198,16 @@ describe('a server that does as told', () => {
     await origin.post({ jsonrpc: '2.0', method: 'notifications/cancelled', params: { requestId: 'n' } }, at);
     expect(await never.done).toMatchObject({ id: 'n', error: { data: { cause: 'cancelled' } } });
     await until(() => origin.logged.some((line) => line.includes('notified notifications/cancelled')));
+  });
+
+  test('a list that shall wake nobody is answered while a process runs, and starts none when that is gone', async () => {
+    const { at } = await open('scripted');
+    const list = () => origin.ask(request(1, 'tools/list'), { ...at, headers: { [WAKE_HEADER]: 'no' } });
+    expect(await list()).toHaveProperty('result.tools');
+    const pid = textOf(await origin.ask(call(2, { action: 'pid' }), at));
+    await origin.ask(call(3, { action: 'crash' }), at);
+    await expect(list()).rejects.toMatchObject({ error: { code: 'session_unknown' } });
+    expect(textOf(await origin.ask(call(4, { action: 'pid' }), at))).not.toBe(pid);
   });
 
   test('a session that the agent forgot is opened again, listening included', async () => {

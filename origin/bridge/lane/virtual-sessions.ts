@@ -35,7 +35,7 @@ export const isVirtual = (session: string): boolean => session.startsWith(PREFIX
 interface Known {
   readonly lane: string;
   /** Of the request that opened it. */
-  readonly view: ChangedLane;
+  readonly view: ChangedLane | undefined;
   readonly session: Promise<LaneSession>;
   lastUsed: number;
 }

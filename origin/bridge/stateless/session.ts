@@ -63,6 +63,11 @@ export class StatelessSession implements SessionPeer {
     });
   }
 
+  /** What would have to be started or woken to answer. */
+  get asleep(): boolean {
+    return !this.#options.peers.isAwake(this.#options.definition, this.#options.session);
+  }
+
   /** The answer to `initialize`. @throws MoorageError when the server cannot be started or reached. */
   async open(): Promise<JsonRpcResponse> {
     const { session, definition, initialize } = this.#options;
