@@ -38,10 +38,10 @@ export class Ledger {
     }
   }
 
-  /** Writes a record down. What was denied in the same way within a minute is counted. */
+  /** Writes a record down. What was denied in the same way within a minute is counted; a credential logs in once a day. */
   async add(record: AuditRecord): Promise<void> {
     if (record.kind === 'denied' && this.#isRepeat(record)) return;
-    if (record.kind === 'login' && this.#isKnown(record)) return;
+    if (record.kind === 'login' && record.credential !== undefined && this.#isKnown(record)) return;
     await this.#append(record);
   }
 

@@ -256,7 +256,7 @@ describe('a one-time code', () => {
     const { url } = request();
     const code = await loginCode();
     const page = await open(url);
-    const typed = ` ${code.toLowerCase().replace('-', ' ')} `;
+    const typed = ` ${code.toLowerCase().replaceAll('-', ' ')} `;
     expect((await decide(url, page, { decision: 'allow', code: typed })).onward).toContain('code=');
     const again = await open(url);
     const refused = await decide(url, again, { decision: 'allow', code });
@@ -306,6 +306,14 @@ describe('a token', () => {
     });
     expect(second.status).toBe(200);
     expect((await call('time', second.body.access_token)).status).toBe(200);
+  });
+
+  test('that somebody approved is in the audit, without the code and the tokens', async () => {
+    const { code, tokens } = await login({}, { name: 'audited' });
+    // What is written down is waited for by nobody.
+    await expect.poll(async () => JSON.stringify(await admin('GET', '/audit'))).toContain('code|audited');
+    const text = JSON.stringify(await admin('GET', '/audit'));
+    for (const secret of [code, tokens.access_token, tokens.refresh_token]) expect(text).not.toContain(secret);
   });
 
   test('whose login the owner ends is worth nothing', async () => {

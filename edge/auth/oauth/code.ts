@@ -1,8 +1,8 @@
-/** Owns the form of one-time login codes: eight characters that nobody confuses, in two groups: `XK4T-9QRM`. */
+/** Owns the form of one-time login codes: twelve characters that nobody confuses, in three groups: `XK4T-9QRM-7TWZ`. */
 
-/** Without 0, 1, I, L, O, U: 30 letters and digits, so 39 bits a code. */
+/** Without 0, 1, I, L, O, U: 30 letters and digits, so 58 bits a code. */
 const ALPHABET = '23456789ABCDEFGHJKMNPQRSTVWXYZ';
-const LENGTH = 8;
+const LENGTH = 12;
 
 export function mintCode(random: (bytes: Uint8Array) => Uint8Array): string {
   let code = '';
@@ -12,7 +12,7 @@ export function mintCode(random: (bytes: Uint8Array) => Uint8Array): string {
       if (byte < ALPHABET.length * 8 && code.length < LENGTH) code += ALPHABET[byte % ALPHABET.length];
     }
   }
-  return `${code.slice(0, 4)}-${code.slice(4)}`;
+  return `${code.slice(0, 4)}-${code.slice(4, 8)}-${code.slice(8)}`;
 }
 
 /** What is stored of a code: SHA-256, hexadecimal, however it was typed. */

@@ -45,7 +45,7 @@ export class OAuthStore extends DurableObject<Env> {
     this.#entries.addCode(hash, person, expiresAt);
   }
 
-  takeCode(hash: string): KnownPerson | 'wrong' | 'too-many' {
+  takeCode(hash: string): KnownPerson | null {
     return this.#entries.takeCode(hash, Date.now());
   }
 

@@ -11,6 +11,7 @@ import { type Context, Hono } from 'hono';
 import type { OAuthConfig } from '../../../shared/config/oauth.ts';
 import { httpStatus, MoorageError, toMoorageError } from '../../../shared/errors.ts';
 import { MCP_SCOPE } from '../../../shared/scopes.ts';
+import { type Audited, record, recordDenial } from '../../audit/record.ts';
 import type { Env } from '../../env.ts';
 import { fetchPublic } from '../fetch-public.ts';
 import { authOf, baseOf } from '../settings.ts';
@@ -45,7 +46,16 @@ function configOf({ env }: At): OAuthConfig {
   return oauth;
 }
 
-oauthRoutes.onError((thrown, context) => answerTo(thrown, context));
+oauthRoutes.onError((thrown, context) => {
+  recordDenial(auditedOf(context), thrown);
+  return answerTo(thrown, context);
+});
+
+const auditedOf = (context: At): Audited => ({
+  env: context.env,
+  request: context.req.raw,
+  waitUntil: (promise) => context.executionCtx.waitUntil(promise),
+});
 
 const baseAt = ({ env, req }: At): string => baseOf(env, new URL(req.url));
 
@@ -84,14 +94,17 @@ oauthRoutes.post(AUTHORIZE_PATH, async (context) => {
     return await onward(redirectTo, headers);
   }
   const { upstream } = configOf(context);
-  // A wrong code must not use the form up: it is looked at first, and a good one is taken with it.
-  const person = upstream ? null : await personByCode(context.env, String(form.get('code') ?? ''));
+  // The form first: a code is taken only from the browser that was asked for it. A wrong one is asked for again.
   const { request, headers } = await server.helpers.approveConsent(context.req.raw, handle);
-  if (typeof person === 'string') return await ask(context, server, request, person);
-  if (person) return await finish(server, request, person, headers);
+  if (!upstream) {
+    const person = await personByCode(context.env, String(form.get('code') ?? ''));
+    if (person) return await finish(context, server, request, person, headers);
+    const problem = 'This code is not good (any more). Run "moorage login code" for a new one.';
+    recordDenial(auditedOf(context), new MoorageError('authentication_required', problem));
+    return await ask(context, server, request, problem);
+  }
   const pending: Pending = { verifier: randomText(), nonce: randomText() };
   const { state, headers: bound } = await server.helpers.beginUpstream(request, { data: pending, headers });
-  if (!upstream) throw new TypeError('unreachable');
   return await onward(await loginUrl(upstream, pending, state, callbackOf(context), reachOf(context)), bound);
 });
 
@@ -106,7 +119,7 @@ oauthRoutes.get(CALLBACK_PATH, async (context) => {
     throw new MoorageError('authentication_required', 'You were not logged in there. Start again in your client.');
   }
   const person = await personOf(upstream, code, data, callbackOf(context), reachOf(context));
-  return await finish(server, request, person, headers);
+  return await finish(context, server, request, person, headers);
 });
 
 async function ask(context: At, server: AuthorizationServer, asked: AuthRequest, problem?: string): Promise<Response> {
@@ -125,6 +138,7 @@ async function ask(context: At, server: AuthorizationServer, asked: AuthRequest,
 }
 
 async function finish(
+  context: At,
   server: AuthorizationServer,
   request: AuthRequest,
   person: Holder,
@@ -140,15 +154,16 @@ async function finish(
     // One person may use a client on several computers.
     revokeExistingGrants: false,
   });
+  const { clientId, resource, scope } = request;
+  const detail = { who: person.subject, client: clientId.slice(0, 256), resource, scopes: scope };
+  record(auditedOf(context), { kind: 'login', action: 'approved', detail });
   return await onward(redirectTo, headers);
 }
 
-/** Whom a one-time code lets in, or what to tell its typist. */
-async function personByCode(env: Env, code: string): Promise<Holder | string> {
+/** Whom a one-time code lets in. */
+async function personByCode(env: Env, code: string): Promise<Holder | null> {
   const taken = await oauthStoreOf(env).takeCode(await codeHash(code));
-  if (taken === 'wrong') return 'This code is not good (any more). Run "moorage login code" for a new one.';
-  if (taken === 'too-many') return 'Too many wrong codes. Wait a quarter of an hour.';
-  return { subject: `code|${taken.name}`, issuer: 'code', name: taken.name, groups: taken.groups };
+  return taken && { subject: `code|${taken.name}`, issuer: 'code', name: taken.name, groups: taken.groups };
 }
 
 /** The resource that the grant behind a code or refresh token is for: clients may leave it out of the token request. */

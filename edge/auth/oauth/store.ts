@@ -6,7 +6,8 @@
  *   themselves) and hashes of tokens. `expires_at` in milliseconds, or null.
  * - `code(hash TEXT PRIMARY KEY, name TEXT, groups TEXT, expires_at INTEGER)`: `hash` is SHA-256 of a code, hexadecimal.
  *
- * Invariants: what is past its time is not there; a code is used once, and wrong ones are counted against all of them.
+ * Invariants: what is past its time is not there; a code is used once. It has 58 random bits, so
+ * that guesses need not be counted: a count would let strangers lock out whoever has a good one.
  */
 
 export interface KnownPerson {
@@ -23,10 +24,6 @@ export interface ListedEntries {
 /** Entries that the store holds at most: dynamic registration is open to everybody. */
 const MAX_ENTRIES = 100_000;
 const MAX_CODES = 100;
-/** Wrong codes within `GUESSES_WITHIN_MS` after which none is taken: a code has 40 bits. */
-const MAX_GUESSES = 10;
-const GUESSES_WITHIN_MS = 15 * 60_000;
-
 export class OAuthEntries {
   readonly #sql: SqlStorage;
 
@@ -37,7 +34,6 @@ export class OAuthEntries {
     sql.exec(
       'CREATE TABLE IF NOT EXISTS code (hash TEXT PRIMARY KEY, name TEXT NOT NULL, groups TEXT NOT NULL, expires_at INTEGER NOT NULL)',
     );
-    sql.exec('CREATE TABLE IF NOT EXISTS guess (at INTEGER NOT NULL)');
   }
 
   get(key: string, now: number): string | null {
@@ -99,11 +95,8 @@ export class OAuthEntries {
     );
   }
 
-  /** Takes a code: whom it lets in, or why nobody. */
-  takeCode(hash: string, now: number): KnownPerson | 'wrong' | 'too-many' {
-    this.#sql.exec('DELETE FROM guess WHERE at <= ?', now - GUESSES_WITHIN_MS);
-    const [{ n } = { n: 0 }] = this.#sql.exec<{ n: number }>('SELECT count(*) AS n FROM guess').toArray();
-    if (n >= MAX_GUESSES) return 'too-many';
+  /** Takes a code: whom it lets in, or null for one that never was, was used or is too old. */
+  takeCode(hash: string, now: number): KnownPerson | null {
     const [row] = this.#sql
       .exec<{ name: string; groups: string }>(
         'DELETE FROM code WHERE hash = ? AND expires_at > ? RETURNING name, groups',
@@ -111,8 +104,6 @@ export class OAuthEntries {
         now,
       )
       .toArray();
-    if (row) return { name: row.name, groups: JSON.parse(row.groups) as string[] };
-    this.#sql.exec('INSERT INTO guess (at) VALUES (?)', now);
-    return 'wrong';
+    return row ? { name: row.name, groups: JSON.parse(row.groups) as string[] } : null;
   }
 }
