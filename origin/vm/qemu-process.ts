@@ -48,6 +48,8 @@ export class QemuProcess {
       const loading = state === undefined ? 'ignore' : 'pipe';
       this.#child = spawn(file, args, {
         cwd: dir,
+        // A session of its own: Ctrl-C at the agent's terminal is for the agent, which puts machines to sleep.
+        detached: true,
         stdio: ['ignore', 'pipe', 'pipe', 'pipe', 'pipe', loading, ...opened],
       });
     } finally {

@@ -329,7 +329,7 @@ describe.runIf(inject('guests'))('booting', () => {
     while (processStart(pid) !== undefined) await sleep(10);
   });
 
-  test('a QEMU that outlived its agent is ended before its disk is used again', async () => {
+  test('Ctrl-C is not for QEMU; one that outlived its agent is ended before its disk is used again', async () => {
     const pid = await killedAgent('orphan', 'leave');
     expect(processStart(pid)).toBeDefined();
     const steps: string[] = [];
@@ -346,11 +346,14 @@ describe.runIf(inject('guests'))('booting', () => {
 async function killedAgent(name: string, mode: 'die' | 'leave'): Promise<number> {
   const agent: ChildProcess = spawn(process.execPath, [fixture('agent.ts'), join(folder, name), mode], {
     stdio: ['ignore', 'pipe', 'inherit'],
+    detached: true,
   });
   const ended = new Promise<void>((resolve) => agent.once('exit', () => resolve()));
   await Promise.race([new Promise((resolve) => agent.stdout?.once('data', resolve)), ended]);
   const { pid } = JSON.parse(readFileSync(join(folder, name, 'qemu.pid'), 'utf8')) as { pid: number };
-  agent.kill('SIGKILL');
+  // As Ctrl-C at its terminal does: to all that is in its process group.
+  if (mode === 'leave') process.kill(-(agent.pid ?? 0), 'SIGINT');
+  else agent.kill('SIGKILL');
   await ended;
   return pid;
 }
