@@ -15,7 +15,7 @@ test('formatter and linter find nothing', { timeout: 120_000 }, async () => {
   expect(await run('biome', ['check', '--error-on-warnings'])).toMatch(/No fixes applied/);
 });
 
-test.each(['shared', 'edge', 'edge/local', 'origin', 'router', 'cli', 'test'])(
+test.each(['shared', 'edge', 'edge/local', 'origin', 'router', 'cli', 'bench', 'test'])(
   '%s type-checks in its own runtime',
   { timeout: 120_000 },
   async (folder) => {

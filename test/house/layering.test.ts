@@ -23,6 +23,7 @@ const LAYERS: readonly Layer[] = [
   { folder: 'origin/guest', from: ['origin/guest'], node: true },
   { folder: 'router', from: ['router', 'edge/local', 'origin', 'shared'], node: true },
   { folder: 'cli', from: ['cli', 'router', 'edge/local', 'origin', 'shared'], node: true },
+  { folder: 'bench', from: ['bench', 'origin', 'router', 'shared'], node: true },
   { folder: 'examples', from: ['examples'], node: true },
   { folder: 'servers', from: ['servers'], node: false },
 ];

@@ -1,0 +1,221 @@
+/** What is measured, one life of a machine after another. Each gives samples, split into the host's part and the guest's. */
+import type { ProcessDefinition } from '../origin/server.ts';
+import type { CopyCost, Hibernation } from '../origin/vm/driver.ts';
+import type { Sample } from './figures.ts';
+import type { BenchOrigin } from './origin.ts';
+import { Server, timed } from './server.ts';
+import type { Span, Spans, Trace } from './trace.ts';
+
+export interface Bench {
+  readonly origin: BenchOrigin;
+  readonly trace: Trace;
+}
+
+/** From a call for a machine that is not there to its first tool result. */
+export async function boot({ origin, trace }: Bench, definition: ProcessDefinition) {
+  trace.clear();
+  let server: Server | undefined;
+  let started = 0;
+  const { machines } = origin;
+  const { began, answered } = await timed(
+    () => machines.lease(definition),
+    async ({ machine }) => {
+      server = new Server(await machines.start(definition, machine, {}));
+      started = performance.now();
+      await server.initialize();
+      await server.call('count');
+    },
+  );
+  const [machine, greeting] = [trace.last('boot'), trace.last('qmp qmp_capabilities')];
+  const sample: Sample = {
+    host: { 'disk and folder': machine.began - began, 'start of QEMU': greeting.ended - machine.began },
+    guest: {
+      boot: machine.ended - greeting.ended,
+      'start of the server': started - machine.ended,
+      'initialize and call': answered - started,
+    },
+  };
+  return { sample, server: server as Server };
+}
+
+/** From a call for a paused machine to the first byte of its result. */
+export async function resume({ origin, trace }: Bench, definition: ProcessDefinition, server: Server): Promise<Sample> {
+  await origin.until(definition, 'paused');
+  trace.clear();
+  const { began, leased, answered } = await timed(
+    () => origin.machines.lease(definition),
+    () => server.call('count'),
+  );
+  const cont = trace.took('qmp cont');
+  return { host: { cont, 'our code': leased - began - cont }, guest: { answer: answered - leased } };
+}
+
+/** From a call for a hibernated machine to the first byte of its result. */
+export async function wake({ origin, trace }: Bench, definition: ProcessDefinition, server: Server): Promise<Sample> {
+  await origin.until(definition, 'hibernated');
+  trace.clear();
+  const { began, leased, answered } = await timed(
+    () => origin.machines.lease(definition),
+    () => server.call('count'),
+  );
+  return woken(trace, { began, leased, answered });
+}
+
+/** The steps of a wake that was seen. */
+function woken(spans: Spans, { began, leased, answered }: { began: number; leased: number; answered: number }): Sample {
+  const [load, greeting, consume] = [spans.last('load'), spans.last('qmp qmp_capabilities'), spans.last('consume')];
+  const [cont, thaw, tidy] = [spans.last('qmp cont'), spans.last('guest thaw'), spans.took('sweep')];
+  // What a machine is told that this agent has not seen before.
+  const told = spans.find('guest egress');
+  const guest = lengthOf(thaw) + (told ? lengthOf(told) : 0);
+  return {
+    host: {
+      'reading the image': lengthOf(load),
+      'start of QEMU': greeting.ended - load.ended,
+      'memory and device state': consume.began - greeting.ended,
+      'consuming the image': lengthOf(consume),
+      cont: lengthOf(cont),
+      'removing old files': tidy,
+      'our code': load.began - began + (leased - consume.ended) - lengthOf(cont) - guest - tidy,
+    },
+    guest: { thaw: guest, answer: answered - leased },
+  };
+}
+
+/** From the end of a call, whose machine runs, to its sleep on disk; `bytes` were changed in memory by the call. */
+export async function hibernate(
+  { origin, trace }: Bench,
+  definition: ProcessDefinition,
+  server: Server,
+  bytes: number,
+) {
+  await origin.until(definition, 'hibernated');
+  await timed(
+    () => origin.machines.lease(definition),
+    async () => {
+      await server.call('dirty', { bytes });
+      trace.clear();
+    },
+  );
+  await origin.until(definition, 'hibernated');
+  return hibernated(trace);
+}
+
+/** The steps of the hibernation that was seen. */
+export function hibernated(trace: Trace): { sample: Sample; bytes: number } {
+  const whole = trace.last('hibernate');
+  const [devices, dump, ending] = ['qmp xen-save-devices-state', 'seal', 'kill'].map((name) => trace.took(name)) as [
+    number,
+    number,
+    number,
+  ];
+  return {
+    bytes: (whole.value as Hibernation).bytes,
+    sample: {
+      host: {
+        stop: trace.took('qmp stop'),
+        'device state': devices,
+        'dump and fsync': dump,
+        'end of QEMU': ending,
+        'our code': whole.ended - whole.began - devices - dump - ending,
+      },
+      guest: { 'falling silent': trace.took('guest freeze') },
+    },
+  };
+}
+
+/** A principal's first call, whose machine is made from the template, to its first tool result. */
+export async function template({ origin, trace }: Bench, principal: string): Promise<Sample> {
+  const definition = origin.ofPrincipal(principal);
+  trace.clear();
+  let started = 0;
+  const { machines } = origin;
+  const times = await timed(
+    () => machines.lease(definition),
+    async ({ machine }) => {
+      const server = new Server(await machines.start(definition, machine, {}));
+      started = performance.now();
+      await server.initialize();
+      await server.call('count');
+    },
+  );
+  const copy = trace.last('copy');
+  const { host, guest } = woken(trace, { ...times, began: copy.ended });
+  return {
+    host: { 'copy of the template': copy.ended - times.began, ...host },
+    guest: {
+      thaw: guest.thaw ?? Number.NaN,
+      'start of the server': started - times.leased,
+      'initialize and call': times.answered - started,
+    },
+  };
+}
+
+export interface ForkSamples {
+  readonly outage: Sample;
+  readonly answer: Sample;
+  readonly cost: CopyCost;
+  readonly child: ProcessDefinition;
+  readonly server: Server;
+}
+
+/** From the wish to copy a live machine, which is awake, to the first byte of a result of the copy's process. */
+export async function fork(
+  { origin, trace }: Bench,
+  parent: ProcessDefinition,
+  name: string,
+  stream: number,
+): Promise<ForkSamples> {
+  const { machines } = origin;
+  const child = origin.forkOf(parent, name);
+  const held = await machines.lease(parent);
+  trace.clear();
+  const began = performance.now();
+  const cost = await machines.fork(parent, child, { files: {}, copied: () => ({ carry: [], keep: [stream] }) });
+  held.release();
+  const copied = performance.now();
+  await machines.recallFork(child);
+  const server = origin.adopted();
+  const copying = trace.last('fork');
+  const flushed = trace.took('guest sync');
+  const times = await timed(
+    () => machines.lease(child),
+    () => server.call('count'),
+  );
+  const { host, guest } = woken(trace, times);
+  return {
+    cost,
+    child,
+    server,
+    outage: { host: { paused: cost.pausedMs }, guest: { 'falling silent': cost.silentMs - cost.pausedMs } },
+    answer: {
+      host: {
+        "the parent's pause": cost.pausedMs,
+        'writing the copy': lengthOf(copying) - cost.silentMs - flushed,
+        'making it known': times.began - copied + (copied - began - lengthOf(copying)),
+        ...host,
+      },
+      guest: { 'flush and falling silent': flushed + cost.silentMs - cost.pausedMs, ...guest },
+    },
+  };
+}
+
+const lengthOf = ({ began, ended }: Span): number => ended - began;
+
+/** All these hibernated machines are called at once. Resolves with each to its first byte, and all together in milliseconds. */
+export async function wakeAll(
+  { origin, trace }: Bench,
+  sleeping: readonly Pick<ForkSamples, 'child' | 'server'>[],
+): Promise<{ each: Sample[]; all: number }> {
+  for (const { child } of sleeping) await origin.until(child, 'hibernated');
+  const began = performance.now();
+  const each = await Promise.all(
+    sleeping.map(({ child, server }) =>
+      trace.apart(async (spans) => {
+        const lease = () => origin.machines.lease(child);
+        return woken(spans, await timed(lease, () => server.call('count')));
+      }),
+    ),
+  );
+  return { each, all: performance.now() - began };
+}
