@@ -1,10 +1,18 @@
 /**
  * Decides when a server that keeps dying may be started again. Pure: the time is passed in, in milliseconds.
  *
- * A crash is an end that nobody asked for, soon after the start; a start that fails is one too. A few are nothing: a call
- * that kills its process is repeated with a new one. From then on each costs a pause, twice as long as the one before. A
- * process that lives, or ten minutes in which none is started, end it.
+ * A crash is an end that nobody asked for, soon after the start and before the process was of any use; a start that fails is
+ * one too. A few are nothing: a call that kills its process is repeated with a new one. From then on each costs a pause, twice
+ * as long as the one before. A process that lives or answers, or ten minutes in which none is started, end it.
  */
+
+export interface ProcessEnd {
+  readonly livedMs: number;
+  /** Requests that it answered, `initialize` among them. */
+  readonly answers: number;
+  /** "exited with code 1". */
+  readonly how: string;
+}
 
 export interface Crashes {
   /** In a row. */
@@ -28,10 +36,10 @@ const FORGOTTEN_MS = 600_000;
 /** What is known after a process has ended by itself; undefined: nothing to worry about. */
 export function crashed(
   before: Crashes | undefined,
-  { livedMs, how }: { livedMs: number; how: string },
+  { livedMs, answers, how }: ProcessEnd,
   now: number,
 ): Crashes | undefined {
-  if (livedMs >= SOUND_MS) return undefined;
+  if (livedMs >= SOUND_MS || answers > 1) return undefined;
   const count = before !== undefined && now - before.at < FORGOTTEN_MS ? before.count + 1 : 1;
   const pause = count <= FREE ? 0 : Math.min(LONGEST_PAUSE_MS, FIRST_PAUSE_MS * 2 ** Math.min(30, count - FREE - 1));
   return { count, at: now, until: now + pause, how };

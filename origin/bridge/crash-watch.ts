@@ -5,7 +5,7 @@
 import { MoorageError } from '../../shared/errors.ts';
 import type { Log } from '../log.ts';
 import type { RunningMachine } from '../vm/driver.ts';
-import { type Crashes, crashed, isLoop, waitOf } from './crash-loop.ts';
+import { type Crashes, crashed, isLoop, type ProcessEnd, waitOf } from './crash-loop.ts';
 
 /** A server in a machine. */
 export interface Placed {
@@ -41,21 +41,22 @@ export class CrashWatch {
   }
 
   /** What hears that a process which starts now has died by itself. That of its machine is not its own. */
-  started(server: Placed, machine: RunningMachine): (how: string) => void {
+  started(server: Placed, machine: RunningMachine): (how: string, answers: number) => void {
     const began = this.#now();
     let isGone = false;
     void machine.gone.then(() => {
       isGone = true;
     });
     // Its machine's end is known a moment after its own.
-    return (how) => setImmediate(() => !isGone && this.died(server, this.#now() - began, how));
+    return (how, answers) =>
+      setImmediate(() => !isGone && this.died(server, { livedMs: this.#now() - began, answers, how }));
   }
 
-  /** `how` it ended, after it lived for `livedMs`: "exited with code 1". */
-  died(server: Placed, livedMs: number, how: string): void {
+  /** A process of the server has ended by itself. */
+  died(server: Placed, end: ProcessEnd): void {
     const { name, machine } = server;
     const key = keyOf(server);
-    const crashes = crashed(this.#crashes.get(key)?.crashes, { livedMs, how }, this.#now());
+    const crashes = crashed(this.#crashes.get(key)?.crashes, end, this.#now());
     this.#crashes.delete(key);
     if (crashes !== undefined) this.#crashes.set(key, { name, machine, crashes });
     const [oldest] = this.#crashes.keys();

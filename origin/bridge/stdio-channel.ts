@@ -34,8 +34,8 @@ export interface StdioChannelOptions {
   readonly log: Log;
   /** Of what the process was given. Messages are passed on as they come: their owner redacts them. */
   readonly redactor: Redactor;
-  /** Hears that it ended although nobody asked it to: "exited with code 1". */
-  readonly crashed?: (how: string) => void;
+  /** Hears that it ended although nobody asked it to ("exited with code 1"), and how many requests it had answered. */
+  readonly crashed?: (how: string, answers: number) => void;
 }
 
 export class StdioChannel implements Channel {
@@ -43,6 +43,7 @@ export class StdioChannel implements Channel {
   readonly #events: ChannelEvents;
   #stderrTail: string[] = [];
   #garbage = 0;
+  #answers = 0;
   #ending = false;
   #open = true;
   readonly closed: Promise<ChannelEnd>;
@@ -119,6 +120,7 @@ export class StdioChannel implements Channel {
       this.#logGarbage(line.text);
       return;
     }
+    if (!('method' in message)) this.#answers++;
     this.#events.message(message);
   }
 
@@ -158,7 +160,7 @@ export class StdioChannel implements Channel {
     const { server, machine, log } = this.#options;
     log.server(server, machine, `(moorage) the process ${how}${this.#ending ? ', as it was asked to' : ''}`);
     if (!this.#ending) {
-      this.#options.crashed?.(how);
+      this.#options.crashed?.(how, this.#answers);
       const tail =
         this.#stderrTail.length > 0
           ? `; its last stderr lines:\n${this.#stderrTail.join('\n')}`

@@ -300,7 +300,8 @@ export class Upstreams {
     } catch (error) {
       if (!(error instanceof MachineError)) throw error;
       this.#log.warn(`server ${definition.name}: ${error.message}${error.detail ? `\n${error.detail}` : ''}`);
-      if (error.code === 'spawn-failed') this.#crashes.died(definition, 0, 'could not be started');
+      if (error.code === 'spawn-failed')
+        this.#crashes.died(definition, { livedMs: 0, answers: 0, how: 'could not be started' });
       throw new MoorageError(
         'server_failed',
         `The server "${definition.name}" could not be started (${error.code}). Its owner finds the reason in the origin's log.`,

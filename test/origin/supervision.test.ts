@@ -25,10 +25,19 @@ describe('a crash loop', () => {
   test('a few crashes cost nothing, then each twice as much as the one before, a minute at most', () => {
     let crashes: Crashes | undefined;
     const pauses = Array.from({ length: 14 }, () => {
-      crashes = crashed(crashes, { livedMs: 10, how: 'exited with code 1' }, 1_000);
+      crashes = crashed(crashes, { livedMs: 10, answers: 1, how: 'exited with code 1' }, 1_000);
       return waitOf(crashes, 1_000) / 1_000;
     });
     expect(pauses).toEqual([0, 0, 0, 0, 0, 1, 2, 4, 8, 16, 32, 60, 60, 60]);
+  });
+
+  test('is none of processes that answer something before they end', () => {
+    const loop = Array.from({ length: 7 }).reduce<Crashes | undefined>(
+      (before) => crashed(before, { livedMs: 10, answers: 1, how: 'x' }, 1_000),
+      undefined,
+    );
+    expect(isLoop(loop)).toBe(true);
+    expect(crashed(loop, { livedMs: 10, answers: 2, how: 'was ended by SIGKILL' }, 2_000)).toBeUndefined();
   });
 
   test('ends when a process lives, or after ten minutes without one', () => {
@@ -39,7 +48,7 @@ describe('a crash loop', () => {
         for (const [livedMs, gapMs] of ends) {
           now += gapMs;
           const before = crashes;
-          crashes = crashed(before, { livedMs, how: 'x' }, now);
+          crashes = crashed(before, { livedMs, answers: 1, how: 'x' }, now);
           if (livedMs >= 10_000) expect(crashes).toBeUndefined();
           else expect(crashes?.count).toBe(before && gapMs < 600_000 ? before.count + 1 : 1);
           expect(waitOf(crashes, now)).toBeLessThanOrEqual(60_000);
