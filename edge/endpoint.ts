@@ -4,6 +4,7 @@
  */
 import { z } from 'zod';
 import { MoorageError } from '../shared/errors.ts';
+import { parseExactly } from '../shared/exact-json.ts';
 import { isRequest, type JsonRpcRequest, parseMessage, type RequestId } from '../shared/jsonrpc.ts';
 import { headerClaimsModern } from '../shared/mirrored-headers.ts';
 import { isLegacyRevision, LEGACY_REVISIONS } from '../shared/revision.ts';
@@ -20,6 +21,8 @@ export const VERSION_HEADER = 'mcp-protocol-version';
 const MAX_INITIALIZE_BYTES = 256 * 1024;
 
 export interface Endpoint {
+  /** Messages are written anew for whom they are for, so their numbers are kept as they were written. */
+  readonly exact?: boolean;
   /** One message. */
   message(read: ReadMessage): Promise<Response>;
   /** The stream of a session. */
@@ -47,9 +50,10 @@ export async function serveEndpoint(
     }
     switch (request.method) {
       case 'POST': {
-        const { value, bytes } = await readPost(request);
+        const { value, text, bytes } = await readPost(request, endpoint.exact ? parseExactly : undefined);
         if (Array.isArray(value)) {
-          return await serveBatch(request, value, (alone) => endpoint.alone(alone), waitUntil);
+          const values = endpoint.exact ? value : (parseExactly(text) as unknown[]);
+          return await serveBatch(request, values, (alone) => endpoint.alone(alone), waitUntil);
         }
         const message = parseMessage(value);
         if (isRequest(message)) id = message.id;

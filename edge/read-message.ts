@@ -4,8 +4,7 @@
  * Invariant: the body is read once and never grows beyond `MAX_MESSAGE_BYTES`.
  */
 import { MoorageError } from '../shared/errors.ts';
-import { parseExactly } from '../shared/exact-json.ts';
-import { type JsonRpcMessage, parseJson, parseMessage } from '../shared/jsonrpc.ts';
+import { type JsonRpcMessage, parseJson } from '../shared/jsonrpc.ts';
 import { MAX_MESSAGE_BYTES } from '../shared/origin-api.ts';
 
 /** Levels of arrays and objects in one message. */
@@ -71,18 +70,6 @@ export async function readPost(request: Request, read?: ReadJson): Promise<ReadB
     );
   }
   return await readBody(request, read);
-}
-
-/**
- * The one message of a POST that is written anew for whom it is for, where batches are not taken.
- * @throws MoorageError `invalid_request`, and those of `readPost`.
- */
-export async function readMessage(request: Request): Promise<ReadMessage> {
-  const { value, bytes } = await readPost(request, parseExactly);
-  if (Array.isArray(value)) {
-    throw new MoorageError('invalid_request', 'Batches are not taken here: POST one JSON-RPC message at a time.');
-  }
-  return { message: parseMessage(value), bytes };
 }
 
 /**

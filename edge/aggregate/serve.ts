@@ -37,6 +37,7 @@ export interface AggregateExchange extends Omit<Exchange, 'server'> {
 export async function serveAggregate(exchange: AggregateExchange): Promise<Response> {
   const { request, waitUntil } = exchange;
   const endpoint: Endpoint = {
+    exact: true,
     message: ({ message, bytes }) => {
       const modern = isModern(message, (name) => request.headers.get(name));
       return limited(exchange, message, () =>

@@ -36,6 +36,18 @@ test.each(['notes', 'time', '/mcp'])('%s: every request is answered, on one stre
   expect(ids.sort()).toEqual([1, 2, 3]);
 });
 
+test('numbers that no double holds stay as they were written', async () => {
+  const wire = await opened('notes');
+  const call = '{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"v":12345678901234567890}}';
+  let seen = '';
+  edge.origin.handler = (arrived, response) => {
+    seen = arrived.text;
+    return plain(arrived, response);
+  };
+  await (await wire.post(`[${call}]`)).text();
+  expect(seen).toBe(call);
+});
+
 test('notifications alone are taken with 202', async () => {
   const wire = await opened('notes');
   const response = await wire.post(JSON.stringify([notification, notification]));

@@ -1,9 +1,10 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { checkModern, isModern } from '../../edge/modern/classify.ts';
-import { isDeeperThan, MAX_DEPTH, readMessage, readPost } from '../../edge/read-message.ts';
+import { isDeeperThan, MAX_DEPTH, readPost } from '../../edge/read-message.ts';
 import { readBatch } from '../../edge/transports/batch.ts';
 import { MoorageError } from '../../shared/errors.ts';
+import { parseMessage } from '../../shared/jsonrpc.ts';
 
 const bytesOf = (text: string) => new TextEncoder().encode(text);
 const posted = (body: Uint8Array | string, headers: Record<string, string> = {}) =>
@@ -12,6 +13,7 @@ const posted = (body: Uint8Array | string, headers: Record<string, string> = {})
     headers: { 'content-type': 'application/json', accept: '*/*', ...headers },
     body: body as Uint8Array<ArrayBuffer>,
   });
+const readMessage = async (request: Request) => ({ message: parseMessage((await readPost(request)).value) });
 /** The code of the refusal, or nothing; anything else that is thrown fails the test. */
 async function refusalOf(work: () => unknown): Promise<string | undefined> {
   try {

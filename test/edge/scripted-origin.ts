@@ -21,6 +21,8 @@ export interface Arrived {
   readonly message: JsonRpcMessage;
   /** Of a replay: what follows its initialize. */
   readonly also: readonly JsonRpcMessage[];
+  /** As it came. */
+  readonly text: string;
   readonly headers: IncomingMessage['headers'];
 }
 
@@ -137,10 +139,11 @@ export class ScriptedOrigin {
       return;
     }
     if (!(await proof.covers(Buffer.concat(parts)))) throw new Error('the proof is of another body');
-    const body = JSON.parse(Buffer.concat(parts).toString()) as JsonRpcMessage | JsonRpcMessage[];
+    const text = Buffer.concat(parts).toString();
+    const body = JSON.parse(text) as JsonRpcMessage | JsonRpcMessage[];
     const [message, ...also] = [body].flat() as [JsonRpcMessage, ...JsonRpcMessage[]];
     const { headers } = request;
-    const arrived = { grant, replay: headers[REPLAY_HEADER] === '1', message, also, headers };
+    const arrived = { grant, replay: headers[REPLAY_HEADER] === '1', message, also, text, headers };
     this.arrived.push(arrived);
     await this.handler(arrived, response);
   }
