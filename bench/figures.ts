@@ -24,7 +24,7 @@ export interface Figure {
   readonly host: number;
   readonly guest: number;
   readonly parts: { readonly host: Readonly<Record<string, number>>; readonly guest: Readonly<Record<string, number>> };
-  readonly targets: readonly (Target & { readonly measured: number; readonly met: boolean })[];
+  readonly targets: readonly (Target & { readonly measured: number; readonly least: number; readonly met: boolean })[];
 }
 
 /** What something takes, in bytes. */
@@ -65,8 +65,11 @@ export function figure(name: string, samples: readonly Sample[], targets: readon
     guest: median(samples.map((sample) => sum(sample.guest))),
     parts,
     targets: targets.map((target) => {
-      const measured = target.of === WHOLE ? host : (parts.host[target.of] ?? Number.NaN);
-      return { ...target, measured, met: measured <= target.ms };
+      const values = samples.map((sample) =>
+        target.of === WHOLE ? sum(sample.host) : (sample.host[target.of] ?? Number.NaN),
+      );
+      const measured = median(values);
+      return { ...target, measured, least: Math.min(...values), met: measured <= target.ms };
     }),
   };
 }
@@ -92,8 +95,8 @@ const list = (parts: Readonly<Record<string, number>>): string =>
     .map(([name, value]) => `${name} ${ms(value)}`)
     .join(', ');
 
-const targetOf = ({ of, ms: most, measured, met }: Figure['targets'][number]): string =>
-  `${of} ${ms(most)}: ${met ? 'met' : `missed (${ms(measured)})`}`;
+const targetOf = ({ of, ms: most, measured, least, met }: Figure['targets'][number]): string =>
+  `${of} ${ms(most)}: ${met ? 'met' : 'missed'} (${ms(measured)}, at best ${ms(least)})`;
 
 /** A table in Markdown. */
 export function tableOf(figures: readonly Figure[]): string {

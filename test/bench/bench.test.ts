@@ -35,7 +35,7 @@ describe('a figure', () => {
 
   test('is a row of a table that says what was missed', () => {
     expect(tableOf([wake]).split('\n').at(-1)).toBe(
-      "| wake | 232 ms (121 ms – 343 ms) | 3 | 32 ms: spawn 30 ms, cont 2.0 ms | 200 ms: answer 200 ms | the host's part 30 ms: missed (32 ms); cont 2.0 ms: met |",
+      "| wake | 232 ms (121 ms – 343 ms) | 3 | 32 ms: spawn 30 ms, cont 2.0 ms | 200 ms: answer 200 ms | the host's part 30 ms: missed (32 ms, at best 21 ms); cont 2.0 ms: met (2.0 ms, at best 1.0 ms) |",
     );
   });
 
