@@ -29,6 +29,8 @@ import type { Stream } from './journal/stream.ts';
 
 /** How long an answer may take and still be sent as plain JSON, in milliseconds. */
 const JSON_WITHIN_MS = 200;
+/** In the stateless era, whose errors have HTTP statuses: longer than the edge waits before it opens the stream itself. */
+const STATUS_WITHIN_MS = 2000;
 
 export interface AnswerOptions {
   /** Makes the stream by which the answer can be resumed. */
@@ -55,7 +57,8 @@ export class Answer implements CallSink {
     this.#response = response;
     this.#id = id;
     this.#options = options;
-    this.#timer = setTimeout(() => this.#stream(), options.preferStream ? 0 : JSON_WITHIN_MS);
+    const quickMs = options.inBand ? STATUS_WITHIN_MS : JSON_WITHIN_MS;
+    this.#timer = setTimeout(() => this.#stream(), options.preferStream ? 0 : quickMs);
     response.once('close', () => clearInterval(this.#timer));
   }
 
