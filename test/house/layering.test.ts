@@ -61,9 +61,12 @@ const BESIDE_DRIVER = ['driver', 'error', 'command', 'host', 'pid'];
 /** The composition root, and what tells an owner about the host that QEMU would run on. */
 const KNOW_QEMU = ['router/origin-half.ts', 'origin/doctor/facts.ts', 'origin/doctor/checks.ts'];
 
+/** Folders whose work it is to look into a driver: what tests it, what measures it, and the driver's own. */
+const LOOK_INTO_QEMU = ['origin/vm/', 'test/', 'bench/'];
+
 /** Imports of what is QEMU's: another driver is a folder beside it, and the composition root's choice (docs/drivers.md). */
 function driverFaults(file: string, source: string): string[] {
-  if (file.startsWith('origin/vm/') || file.startsWith('test/') || KNOW_QEMU.includes(file)) return [];
+  if (LOOK_INTO_QEMU.some((folder) => file.startsWith(folder)) || KNOW_QEMU.includes(file)) return [];
   return importsOf(source).flatMap((specifier) => {
     const module = /^origin\/vm\/(.+)\.ts$/.exec(normalize(join(dirname(file), specifier)))?.[1];
     return module === undefined || BESIDE_DRIVER.includes(module) ? [] : [`${file} imports origin/vm/${module}.ts`];
