@@ -2,10 +2,9 @@
 import { type AuditEntry, auditPage, auditText, brokenAt } from '../shared/audit.ts';
 import { adminOf } from './admin.ts';
 import { type Command, textOf } from './command.ts';
+import { sinceOf } from './duration.ts';
 import { table } from './table.ts';
 import { UsageError } from './usage.ts';
-
-const UNITS = { m: 60, h: 3600, d: 86_400 } as const;
 
 export const command: Command = {
   usage: `audit [--since TIME] [--json]
@@ -49,12 +48,4 @@ const exported = ({ n, text, hash }: AuditEntry): object => ({ n, ...(JSON.parse
 function row({ text }: AuditEntry): string[] {
   const { at, kind, action, subject = '', server = '', address = '', count = 1 } = auditText.parse(JSON.parse(text));
   return [new Date(at).toISOString().slice(0, 19), kind, action, subject, server, address, String(count)];
-}
-
-/** Unix time in milliseconds. */
-export function sinceOf(text: string | undefined, now: number): number {
-  if (text === undefined) return 0;
-  const [, count, unit] = /^([1-9][0-9]{0,4})([mhd])$/.exec(text) ?? [];
-  if (count === undefined) throw new UsageError('--since takes a time such as "30m", "12h" or "7d".');
-  return now - Number(count) * UNITS[unit as keyof typeof UNITS] * 1000;
 }

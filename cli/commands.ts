@@ -69,6 +69,11 @@ export const COMMANDS: Readonly<Record<string, Entry>> = {
     summary: 'show, search or follow what a server wrote to stderr',
     load: () => import('./logs.ts'),
   },
+  hold: {
+    call: 'hold <server>',
+    summary: 'keep a machine awake for a time though nobody calls it',
+    load: () => import('./hold.ts'),
+  },
   machines: {
     call: 'machines',
     summary: 'list the machines of the router that runs here, with their states',

@@ -7,6 +7,7 @@ import { printable } from '../origin/log.ts';
 import { choose, type Entry, entriesOf, Follower, machinesOf } from '../origin/server-log.ts';
 import { type Command, textOf } from './command.ts';
 import { stateDirOf } from './control.ts';
+import { sinceOf } from './duration.ts';
 import { UsageError } from './usage.ts';
 
 const DEFAULT_LAST = 200;
@@ -95,16 +96,6 @@ export function matcherOf(grep: string | undefined, regexp: string | undefined) 
       throw new UsageError('--regexp takes too long on these lines. Make it simpler, or use --grep.');
     }
   };
-}
-
-const UNITS = { s: 1_000, m: 60_000, h: 3_600_000, d: 86_400_000 } as const;
-
-export function sinceOf(text: string | undefined, now: number): number {
-  if (text === undefined) return 0;
-  const [, count, unit] = /^(\d{1,6})([smhd])$/.exec(text) ?? [];
-  const at = count === undefined ? Date.parse(text) : now - Number(count) * UNITS[unit as keyof typeof UNITS];
-  if (Number.isFinite(at)) return at;
-  throw new UsageError('--since takes a duration such as 15m or 7d, or a date.');
 }
 
 function lastOf(text: string | undefined): number {

@@ -6,11 +6,11 @@ import { createdToken, type ListedToken, listedToken, listedTokens, type NewToke
 import { type AdminClient, adminOf } from './admin.ts';
 import { type Command, type Input, textOf, textsOf } from './command.ts';
 import { stateDirOf } from './control.ts';
+import { durationOf } from './duration.ts';
 import { table } from './table.ts';
 import { UsageError } from './usage.ts';
 
 const DEFAULT_EXPIRY = '90d';
-const UNITS = { m: 60, h: 3600, d: 86_400 } as const;
 
 export const command: Command = {
   usage: `token create --name NAME [options] | list | revoke NAME|ID | owner
@@ -112,9 +112,9 @@ async function revoke(client: AdminClient, which: string): Promise<number> {
 /** When a token made now ends, in milliseconds; null: never. */
 export function expiry(text: string, now: number): number | null {
   if (text === 'never') return null;
-  const [, count, unit] = /^([1-9][0-9]{0,4})([mhd])$/.exec(text) ?? [];
-  if (count === undefined) throw new UsageError('--expires takes a time such as "12h" or "30d", or "never".');
-  return now + Number(count) * UNITS[unit as keyof typeof UNITS] * 1000;
+  const lifetime = durationOf(text);
+  if (lifetime === undefined) throw new UsageError('--expires takes a time such as "12h" or "30d", or "never".');
+  return now + lifetime;
 }
 
 function stateOf({ revokedAt, expiresAt }: ListedToken, now: number): string {

@@ -6,10 +6,12 @@ import { join } from 'node:path';
 import { type AgentOptions, type RunningAgent, startAgent } from '../origin/agent.ts';
 import { type Control, startControl } from '../origin/control/control.ts';
 import { forkRoutes } from '../origin/control/forks.ts';
+import { holdRoutes } from '../origin/control/holds.ts';
 import { machineRoutes } from '../origin/control/machines.ts';
 import { secretRoutes } from '../origin/control/secrets.ts';
 import { shellSocket } from '../origin/control/shell.ts';
 import { sshSocket } from '../origin/control/ssh.ts';
+import { Holds } from '../origin/holds.ts';
 import { defaultCacheDir } from '../origin/images/cache.ts';
 import { DEFAULT_GRACE_MS, pruneImages } from '../origin/images/garbage.ts';
 import { ensureMachineImage } from '../origin/images/machine-image.ts';
@@ -18,6 +20,7 @@ import { Machines } from '../origin/machines.ts';
 import { Secrets } from '../origin/secrets/secrets.ts';
 import { SecretStore } from '../origin/secrets/store.ts';
 import { machineDefinitions, memoryBudgetMiB, type ServerDefinition, serverDefinitions } from '../origin/server.ts';
+import { Entrances } from '../origin/shell/entrances.ts';
 import { SHELL_PATH, SSH_PATH } from '../origin/shell/protocol.ts';
 import type { RunningSsh } from '../origin/shell/ssh-server.ts';
 import { Visits } from '../origin/shell/visits.ts';
@@ -79,6 +82,7 @@ export async function originHalf(configured: Config, options: OriginHalfOptions)
   const listen = agentAddress(config, stateDir);
   let control: Control | undefined;
   let agent: RunningAgent | undefined;
+  let holds: Holds | undefined;
   let garbage: Promise<void> | undefined;
   let ssh: RunningSsh | undefined;
   return {
@@ -101,11 +105,14 @@ export async function originHalf(configured: Config, options: OriginHalfOptions)
         });
         await agent.ready;
       }
-      const visits = new Visits({ machines, servers: agent?.servers ?? new Map() });
+      const entered = { machines, servers: agent?.servers ?? new Map() };
+      const visits = new Visits(entered);
+      holds = new Holds({ machines, entrances: new Entrances(entered) });
       ssh = config.ssh && (await openSsh(config.ssh, { stateDir, configDir, visits, log }));
       control = await startControl({
         socket: socketPath(stateDir, 'control.sock'),
         routes: {
+          '/v1/holds': holdRoutes(holds),
           '/v1/machines': machineRoutes(machines, () => agent?.troubles() ?? []),
           '/v1/secrets': secretRoutes({ store, restart: async (which) => (await agent?.restart(which)) ?? 0 }),
           ...(agent ? { '/v1/forks': forkRoutes(agent.forks) } : {}),
@@ -125,6 +132,7 @@ export async function originHalf(configured: Config, options: OriginHalfOptions)
     },
     stop: async () => {
       await control?.close();
+      holds?.close();
       await ssh?.close();
       await agent?.stop();
       store.close();

@@ -6,13 +6,12 @@
  * shell, however long nobody types. Leaving hangs up what still runs (SIGHUP), as a line that is cut.
  */
 
-import { isolationOf } from '../../shared/config.ts';
 import { MoorageError } from '../../shared/errors.ts';
 import type { Machines } from '../machines.ts';
-import { homeOf, placedAt } from '../places.ts';
-import { isProcessDefinition, type ProcessDefinition, type ServerDefinition } from '../server.ts';
+import type { ServerDefinition } from '../server.ts';
 import type { ServerProcess, TerminalSize } from '../vm/driver.ts';
 import { MachineError } from '../vm/error.ts';
+import { Entrances } from './entrances.ts';
 
 export interface Wish {
   /** Absent: a login shell. */
@@ -36,13 +35,13 @@ const LOGIN_SHELL = ['sh', '-c', 'command -v bash >/dev/null && exec bash -l; ex
 
 export class Visits {
   readonly #machines: Machines;
-  readonly #servers: ReadonlyMap<string, ServerDefinition>;
+  readonly #entrances: Entrances;
   readonly #open = new Map<string, number>();
 
   /** `servers`, by their names, may come and go. */
   constructor(options: { machines: Machines; servers: ReadonlyMap<string, ServerDefinition> }) {
     this.#machines = options.machines;
-    this.#servers = options.servers;
+    this.#entrances = new Entrances(options);
   }
 
   /**
@@ -50,7 +49,7 @@ export class Visits {
    * @throws MoorageError `unknown_server`, `no_machine`, `overloaded`, `machine_failed`, `server_failed` (it does not start).
    */
   async begin(server: string, wish: Wish): Promise<Visit> {
-    const definition = this.#enterable(server);
+    const definition = this.#entrances.of(server);
     const { machine } = definition;
     const others = this.#open.get(machine) ?? 0;
     if (others >= MAX_VISITS) {
@@ -87,30 +86,6 @@ export class Visits {
 
   /** Whether there is a server of this name whose machine can be entered. */
   has(server: string): boolean {
-    const definition = this.#servers.get(server);
-    return definition !== undefined && this.#hindrance(definition) === undefined;
-  }
-
-  #enterable(name: string): ProcessDefinition {
-    const definition = this.#servers.get(name) ?? this.#own(name);
-    if (!definition) throw new MoorageError('unknown_server', `No machine here has a server "${name}".`);
-    const hindrance = this.#hindrance(definition);
-    if (hindrance === undefined && isProcessDefinition(definition)) return definition;
-    throw new MoorageError('no_machine', `"${name}" has no machine to enter: ${hindrance}.`);
-  }
-
-  /** A server that runs in the machine of this key, which is a caller's own. */
-  #own(key: string): ServerDefinition | undefined {
-    const own = this.#machines.ownOf(key);
-    const server = own && [...this.#servers.values()].find(({ machine }) => machine === own.home);
-    return server && placedAt(server, { key, own });
-  }
-
-  #hindrance(definition: ServerDefinition): string | undefined {
-    if (!isProcessDefinition(definition)) return 'it is reached at its own address';
-    if (this.#machines.runtimeOf(homeOf(definition)) === 'process') return 'it runs as a plain process on this host';
-    const isolation = isolationOf(definition.entry);
-    if (isolation === 'server' || definition.own) return undefined;
-    return `each ${isolation} has one of its own. Name one of those that "moorage machines" lists`;
+    return this.#entrances.has(server);
   }
 }

@@ -3,7 +3,8 @@ import { mkdtempSync, readdirSync, rmSync, statSync, utimesSync } from 'node:fs'
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { beforeEach, describe, expect, onTestFinished, test } from 'vitest';
-import { matcherOf, sinceOf } from '../../cli/logs.ts';
+import { sinceOf } from '../../cli/duration.ts';
+import { matcherOf } from '../../cli/logs.ts';
 import { type Log, openLog } from '../../origin/log.ts';
 import { LogFiles } from '../../origin/log-file.ts';
 import { entriesOf, Follower, machinesOf, serverFile, serverFolder } from '../../origin/server-log.ts';

@@ -21,12 +21,15 @@ import { afterAll, beforeAll, describe, expect, inject, test } from 'vitest';
 import { controlOf } from '../../cli/control.ts';
 import { visit } from '../../cli/visit.ts';
 import { type Control, startControl } from '../../origin/control/control.ts';
+import { holdRoutes } from '../../origin/control/holds.ts';
 import { shellSocket } from '../../origin/control/shell.ts';
 import { sshSocket } from '../../origin/control/ssh.ts';
+import { Holds } from '../../origin/holds.ts';
 import { defaultCacheDir } from '../../origin/images/cache.ts';
 import { openLog } from '../../origin/log.ts';
 import { Machines } from '../../origin/machines.ts';
 import { machineDefinitions, serverDefinitions } from '../../origin/server.ts';
+import { Entrances } from '../../origin/shell/entrances.ts';
 import { SHELL_PATH, SSH_PATH } from '../../origin/shell/protocol.ts';
 import type { RunningSsh } from '../../origin/shell/ssh-server.ts';
 import { Visits } from '../../origin/shell/visits.ts';
@@ -63,10 +66,14 @@ async function start(): Promise<void> {
   const definitions = machineDefinitions(servers);
   const driver = new QemuDriver({ cacheDir });
   machines = new Machines({ definitions, stateDir: dir, cacheDir, configDir: dir, log, driver });
-  const visits = new Visits({ machines, servers: new Map(servers.map((server) => [server.name, server])) });
+  const named = new Map(servers.map((server) => [server.name, server]));
+  const visits = new Visits({ machines, servers: named });
   ssh = await openSsh({ listen: '127.0.0.1:0', teams: {} }, { stateDir: dir, configDir: dir, visits, log });
   const sockets = { [SHELL_PATH]: shellSocket(visits), [SSH_PATH]: sshSocket(ssh) };
-  control = await startControl({ socket: join(dir, 'control.sock'), routes: {}, sockets, log });
+  const routes = {
+    '/v1/holds': holdRoutes(new Holds({ machines, entrances: new Entrances({ machines, servers: named }) })),
+  };
+  control = await startControl({ socket: join(dir, 'control.sock'), routes, sockets, log });
 }
 
 async function stop(): Promise<void> {
@@ -150,7 +157,7 @@ describe.runIf(inject('guests'))('in a machine', () => {
       err: expect.stringContaining('"nots"'),
     });
     for (const server of ['plain', 'far']) {
-      expect((await moorage(['exec', server, '--', 'true'])).err).toContain(`"${server}" has no machine to enter`);
+      expect((await moorage(['exec', server, '--', 'true'])).err).toContain(`"${server}" has no machine here`);
     }
   });
 
@@ -253,6 +260,19 @@ describe.runIf(inject('guests'))('in a machine', () => {
     expect(await run('ssh', [...common, '-o', proxy, at, 'hostname'])).toMatchObject({ code: 0, out: 'notes\n' });
     const refused = await run('ssh', [...common, ...by.port, 'plain@127.0.0.1', 'true']);
     expect(refused).toMatchObject({ code: 255, err: expect.stringContaining('Permission denied (publickey)') });
+  });
+
+  test('a machine is held for a time, and sleeps when it is let go', async () => {
+    const held = await moorage(['hold', 'notes', '--for', '2h']);
+    expect(held).toMatchObject({ code: 0, out: expect.stringContaining('Machine "notes" stays awake until ') });
+    const { out } = await moorage(['hold', '--json']);
+    expect(JSON.parse(out)).toEqual([{ machine: 'notes', until: expect.any(String) }]);
+    expect((await moorage(['hold', 'far'])).err).toContain('"far" has no machine here');
+    expect((await moorage(['hold', 'notes', '--for', '8d'])).err).toContain('seven days');
+    expect(machines.states()[0]).toMatchObject({ key: 'notes', state: 'running' });
+    expect(await moorage(['hold', '--rm', 'notes'])).toMatchObject({ code: 0, out: '' });
+    while (!machines.states().some(({ state }) => state === 'hibernated')) await sleep(50);
+    expect((await moorage(['hold', '--rm', 'notes'])).err).toContain('is not held');
   });
 
   test('what npm installs for all is there after a hibernation, and after a boot', async () => {

@@ -1,0 +1,47 @@
+/** Owns which machine the owner means by a name: a server's, or one of a single caller by its key. */
+import { isolationOf } from '../../shared/config.ts';
+import { MoorageError } from '../../shared/errors.ts';
+import type { Machines } from '../machines.ts';
+import { homeOf, placedAt } from '../places.ts';
+import { isProcessDefinition, type ProcessDefinition, type ServerDefinition } from '../server.ts';
+
+export class Entrances {
+  readonly #machines: Machines;
+  readonly #servers: ReadonlyMap<string, ServerDefinition>;
+
+  /** `servers`, by their names, may come and go. */
+  constructor(options: { machines: Machines; servers: ReadonlyMap<string, ServerDefinition> }) {
+    this.#machines = options.machines;
+    this.#servers = options.servers;
+  }
+
+  /** @throws MoorageError `unknown_server`, `no_machine`. */
+  of(name: string): ProcessDefinition {
+    const definition = this.#servers.get(name) ?? this.#own(name);
+    if (!definition) throw new MoorageError('unknown_server', `No machine here has a server "${name}".`);
+    const hindrance = this.#hindrance(definition);
+    if (hindrance === undefined && isProcessDefinition(definition)) return definition;
+    throw new MoorageError('no_machine', `"${name}" has no machine here: ${hindrance}.`);
+  }
+
+  /** Whether there is a server of this name whose machine can be entered. */
+  has(server: string): boolean {
+    const definition = this.#servers.get(server);
+    return definition !== undefined && this.#hindrance(definition) === undefined;
+  }
+
+  /** A server that runs in the machine of this key, which is a caller's own. */
+  #own(key: string): ServerDefinition | undefined {
+    const own = this.#machines.ownOf(key);
+    const server = own && [...this.#servers.values()].find(({ machine }) => machine === own.home);
+    return server && placedAt(server, { key, own });
+  }
+
+  #hindrance(definition: ServerDefinition): string | undefined {
+    if (!isProcessDefinition(definition)) return 'it is reached at its own address';
+    if (this.#machines.runtimeOf(homeOf(definition)) === 'process') return 'it runs as a plain process on this host';
+    const isolation = isolationOf(definition.entry);
+    if (isolation === 'server' || definition.own) return undefined;
+    return `each ${isolation} has one of its own. Name one of those that "moorage machines" lists`;
+  }
+}
