@@ -13,6 +13,7 @@ const answer = z.object({
       isolation: z.string(),
       owner: z.string().optional(),
       fork: z.boolean().optional(),
+      crashLoop: z.string().optional(),
     }),
   ),
   troubles: z.array(z.looseObject({ server: z.string(), machine: z.string(), trouble: z.string(), text: z.string() })),
@@ -47,6 +48,9 @@ gets a new one at the next call.
       return [key, state, owner ? `${isolation} ${owner}` : fork ? `fork of ${machine}` : ''];
     });
     process.stdout.write(table(['MACHINE', 'STATE', 'OWNER'], rows));
+    for (const { key, crashLoop } of machines)
+      if (crashLoop !== undefined)
+        process.stdout.write(`${key}: crash loop: ${crashLoop}. See logs/agent.log in the state folder\n`);
     for (const { server, machine, trouble, text } of troubles)
       process.stdout.write(`${server} in ${machine}: ${trouble}: ${text}. See: moorage logs ${server}\n`);
     return 0;

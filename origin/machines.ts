@@ -56,6 +56,8 @@ export interface MachineListing {
   readonly owner?: string;
   /** Whether it is a copy of that machine. */
   readonly fork?: true;
+  /** A sentence without its full stop, for one that keeps ending by itself. */
+  readonly crashLoop?: string;
 }
 
 /** What goes on in a copy, as `CopyOptions` has it. */
@@ -172,12 +174,13 @@ export class Machines implements ServerHost {
 
   /** All machines, for people. */
   states(): MachineListing[] {
-    return this.#supervisor.states().map(({ key, state }) => {
+    return this.#supervisor.states().map((seen) => {
+      const { key } = seen;
       const own = this.#places.get(key)?.own;
-      if (own) return { key, state, machine: own.home, isolation: own.isolation, owner: own.principal };
+      if (own) return { ...seen, machine: own.home, isolation: own.isolation, owner: own.principal };
       const home = this.#forks.get(key)?.key;
-      if (home !== undefined) return { key, state, machine: home, isolation: 'server', fork: true };
-      return { key, state, machine: key, isolation: 'server' };
+      if (home !== undefined) return { ...seen, machine: home, isolation: 'server', fork: true };
+      return { ...seen, machine: key, isolation: 'server' };
     });
   }
 

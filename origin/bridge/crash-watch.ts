@@ -1,11 +1,11 @@
 /**
  * Owns what is known of servers that died, by server and machine: who hears of an end, who is refused, who is told.
- * `crash-loop.ts` decides.
+ * `supervisor/crash-loop.ts` decides.
  */
 import { MoorageError } from '../../shared/errors.ts';
 import type { Log } from '../log.ts';
+import { type Crashes, crashed, type End, isLoop, tellLoop, waitOf } from '../supervisor/crash-loop.ts';
 import type { RunningMachine } from '../vm/driver.ts';
-import { type Crashes, crashed, isLoop, type ProcessEnd, waitOf } from './crash-loop.ts';
 
 /** A server in a machine. */
 export interface Placed {
@@ -40,7 +40,10 @@ export class CrashWatch {
     );
   }
 
-  /** What hears that a process which starts now has died by itself. That of its machine is not its own. */
+  /**
+   * What hears that a process which starts now has died by itself, and how many requests it answered, `initialize` among
+   * them. The end of its machine is not its own.
+   */
   started(server: Placed, machine: RunningMachine): (how: string, answers: number) => void {
     const began = this.#now();
     let isGone = false;
@@ -49,11 +52,11 @@ export class CrashWatch {
     });
     // Its machine's end is known a moment after its own.
     return (how, answers) =>
-      setImmediate(() => !isGone && this.died(server, { livedMs: this.#now() - began, answers, how }));
+      setImmediate(() => !isGone && this.died(server, { livedMs: this.#now() - began, wasOfUse: answers > 1, how }));
   }
 
   /** A process of the server has ended by itself. */
-  died(server: Placed, end: ProcessEnd): void {
+  died(server: Placed, end: End): void {
     const { name, machine } = server;
     const key = keyOf(server);
     const crashes = crashed(this.#crashes.get(key)?.crashes, end, this.#now());
@@ -62,7 +65,7 @@ export class CrashWatch {
     const [oldest] = this.#crashes.keys();
     if (this.#crashes.size > MAX_REMEMBERED && oldest !== undefined) this.#crashes.delete(oldest);
     if (!isLoop(crashes)) return;
-    const text = `crash loop: ${this.#tell(crashes)}`;
+    const text = `crash loop: ${tellLoop(crashes, this.#now())}`;
     this.#log.warn(`server ${name} in machine ${machine}: ${text}`);
     this.#log.server(name, machine, `(moorage) ${text}`);
   }
@@ -70,14 +73,8 @@ export class CrashWatch {
   /** Servers that keep dying, each with a sentence. */
   loops(): (Placed & { readonly text: string })[] {
     return [...this.#crashes.values()].flatMap(({ name, machine, crashes }) =>
-      isLoop(crashes) ? [{ name, machine, text: this.#tell(crashes) }] : [],
+      isLoop(crashes) ? [{ name, machine, text: tellLoop(crashes, this.#now()) }] : [],
     );
-  }
-
-  #tell(crashes: Crashes): string {
-    const pause = Math.ceil(waitOf(crashes, this.#now()) / 1000);
-    const next = pause > 0 ? `in ${pause} s at the earliest` : 'at the next call';
-    return `${crashes.count} crashes in a row, the last one ${crashes.how}; next start ${next}`;
   }
 }
 

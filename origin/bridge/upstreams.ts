@@ -287,10 +287,12 @@ export class Upstreams {
   /** The machine stays awake until its disk is written, also when the call that wants it was the last. */
   async #sync(definition: ProcessDefinition, machine: RunningMachine): Promise<void> {
     const lease = this.#host.leaseNow(definition, machine);
+    let useful = false;
     try {
       await machine.sync();
+      useful = true;
     } finally {
-      lease?.release();
+      lease?.release(useful);
     }
   }
 
@@ -301,7 +303,7 @@ export class Upstreams {
       if (!(error instanceof MachineError)) throw error;
       this.#log.warn(`server ${definition.name}: ${error.message}${error.detail ? `\n${error.detail}` : ''}`);
       if (error.code === 'spawn-failed')
-        this.#crashes.died(definition, { livedMs: 0, answers: 0, how: 'could not be started' });
+        this.#crashes.died(definition, { livedMs: 0, wasOfUse: false, how: 'could not be started' });
       throw new MoorageError(
         'server_failed',
         `The server "${definition.name}" could not be started (${error.code}). Its owner finds the reason in the origin's log.`,

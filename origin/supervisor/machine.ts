@@ -17,16 +17,39 @@
  * in `running` and `forking` alone; sleep begins only without any. While it is copied (`forking`) a machine is used as ever,
  * but for a blink, and does nothing else.
  *
+ * A machine that keeps ending by itself soon after it came up, before it was of use, is in a crash loop (`crash-loop.ts`): it is
+ * `failed` until the pause of the last crash is over, and calls that wait for it are refused. Sleeping in order ends the loop.
+ *
  * Invariants: at most one of the effects `boot`, `pause`, `resume`, `hibernate`, `wake`, `fork`, `stop` is unanswered at any time, so
  * a disk never has two machines; every `want` is answered by exactly one `ready` or `refuse` effect (all waiting ones at
  * once, in order); a call that arrives while the machine falls asleep waits and wakes it.
  */
+
+import { type Crashes, crashed, isLoop, SOUND_MS, tellLoop, waitOf } from './crash-loop.ts';
 
 /** When an idle machine goes to sleep, in milliseconds since its last use; Infinity for never. */
 export interface SleepPolicy {
   readonly pauseAfterMs: number;
   readonly hibernateAfterMs: number;
   readonly stopAfterMs: number;
+}
+
+/** What is known of the lives before: those that ended by themselves. */
+interface Remembers {
+  readonly crashes?: Crashes | undefined;
+}
+
+/** A life, from its boot or its wake on. */
+interface Life extends Remembers {
+  /** Milliseconds. */
+  readonly since: number;
+  readonly wasOfUse: boolean;
+}
+
+interface Alive {
+  readonly life: Life;
+  /** Since when nobody has used it, in milliseconds. */
+  readonly idleSince: number;
 }
 
 /** `stopping` remembers that the machine is to be put away as soon as what is under way has ended. */
@@ -36,29 +59,34 @@ interface UnderWay {
 }
 
 export type MachineState =
-  | { readonly name: 'absent' | 'stopped' }
-  | ({ readonly name: 'booting'; readonly failures: number } & UnderWay)
+  | ({ readonly name: 'absent' | 'stopped' } & Remembers)
+  | ({ readonly name: 'booting'; readonly failures: number } & Remembers & UnderWay)
   /** `awakeUntil` is set when somebody inside the machine, or a failed attempt, asks to leave it awake. */
-  | { readonly name: 'running'; readonly leases: number; readonly idleSince: number; readonly awakeUntil: number }
-  | { readonly name: 'forking'; readonly leases: number; readonly idleSince: number; readonly stopping: boolean }
+  | ({ readonly name: 'running'; readonly leases: number; readonly awakeUntil: number } & Alive)
+  | ({ readonly name: 'forking'; readonly leases: number; readonly stopping: boolean } & Alive)
   /** `yielding`: it does not stay paused. */
-  | ({ readonly name: 'pausing'; readonly idleSince: number; readonly yielding: boolean } & UnderWay)
+  | ({ readonly name: 'pausing'; readonly yielding: boolean } & Alive & UnderWay)
   /** `stayUntil` is set when it could not be hibernated. */
-  | { readonly name: 'paused'; readonly idleSince: number; readonly stayUntil: number }
-  | ({ readonly name: 'resuming' } & UnderWay)
-  | ({ readonly name: 'hibernating'; readonly idleSince: number } & UnderWay)
+  | ({ readonly name: 'paused'; readonly stayUntil: number } & Alive)
+  | ({ readonly name: 'resuming' } & Alive & UnderWay)
+  | ({ readonly name: 'hibernating' } & Alive & UnderWay)
   | { readonly name: 'hibernated'; readonly idleSince: number }
   | ({ readonly name: 'waking' } & UnderWay)
   /** `waiting` calls came while it was stopping: it boots again at once. */
   | { readonly name: 'stopping'; readonly waiting: number }
-  /** `until` is when the next try may begin, in milliseconds. */
-  | { readonly name: 'failed'; readonly failures: number; readonly until: number; readonly reason: string };
+  /** `until` is when the next try may begin, in milliseconds. Without failures it is in a crash loop. */
+  | ({
+      readonly name: 'failed';
+      readonly failures: number;
+      readonly until: number;
+      readonly reason: string;
+    } & Remembers);
 
 export type MachineEvent =
   /** A call needs the machine. */
   | { readonly type: 'want' }
-  /** A call is over. */
-  | { readonly type: 'release' }
+  /** A call is over; `useful` when the machine did something for it. */
+  | { readonly type: 'release'; readonly useful?: boolean }
   /** Time has passed: see `dueAt`. */
   | { readonly type: 'tick' }
   | { readonly type: 'booted' }
@@ -90,8 +118,8 @@ export type MachineEffect =
   | { readonly type: 'pause'; readonly force: boolean }
   /** Everyone who waits may use the machine, and has a lease. */
   | { readonly type: 'ready' }
-  /** Everyone who waits is told why not. `retryAfterMs` is when a new try makes sense. */
-  | { readonly type: 'refuse'; readonly reason: string; readonly retryAfterMs: number }
+  /** Everyone who waits is told why not. `retryAfterMs` is when a new try makes sense; `crashes` is set in a crash loop. */
+  | { readonly type: 'refuse'; readonly reason: string; readonly retryAfterMs: number; readonly crashes?: number }
   /** The owner should read this. */
   | { readonly type: 'report'; readonly text: string };
 
@@ -151,6 +179,14 @@ export function yieldsSince(state: MachineState, now: number, sleeps: Sleeps): n
   return state.name === 'paused' && state.stayUntil <= now ? state.idleSince : undefined;
 }
 
+/** The crash loop that it is in; undefined for one that has been sound since. `now` is in milliseconds. */
+export function loopOf(state: MachineState, now: number): Crashes | undefined {
+  const life = 'life' in state ? state.life : undefined;
+  if (life && (life.wasOfUse || now - life.since >= SOUND_MS)) return undefined;
+  const crashes = life ? life.crashes : 'crashes' in state ? state.crashes : undefined;
+  return isLoop(crashes) ? crashes : undefined;
+}
+
 /** Whether it gives up its memory, if nobody calls it meanwhile. */
 export function isLeaving(state: MachineState): boolean {
   if (state.name === 'pausing') return state.yielding && state.waiting === 0;
@@ -163,7 +199,7 @@ export function step(state: MachineState, event: MachineEvent, now: number, slee
     case 'want':
       return want(state, now);
     case 'release':
-      return release(state, now);
+      return release(state, event.useful ?? false, now);
     case 'tick':
       return now >= dueAt(state, sleeps) ? idle(state, now, sleeps) : stay(state);
     case 'yield':
@@ -175,13 +211,13 @@ export function step(state: MachineState, event: MachineEvent, now: number, slee
     case 'forked':
       return state.name === 'forking' ? forked(state, sleeps) : stay(state);
     case 'gone':
-      return gone(state, event.reason);
+      return gone(state, event.reason, now);
     case 'booted':
-      return state.name === 'booting' ? up(state, now, sleeps) : stay(state);
+      return state.name === 'booting' ? up(state, newLife(now, state), now, sleeps) : stay(state);
     case 'resumed':
-      return state.name === 'resuming' ? up(state, now, sleeps) : stay(state);
+      return state.name === 'resuming' ? up(state, state.life, now, sleeps) : stay(state);
     case 'woken':
-      return state.name === 'waking' ? up(state, now, sleeps) : stay(state);
+      return state.name === 'waking' ? up(state, newLife(now), now, sleeps) : stay(state);
     case 'boot-failed':
       return state.name === 'booting' ? bootFailed(state, event.reason, now) : stay(state);
     case 'paused':
@@ -193,7 +229,7 @@ export function step(state: MachineState, event: MachineEvent, now: number, slee
     case 'hibernate-failed':
       return state.name === 'hibernating' ? hibernateFailed(state, event.reason, now) : stay(state);
     case 'wake-failed':
-      return state.name === 'waking' ? lost(state, `could not be woken: ${event.reason}`) : stay(state);
+      return state.name === 'waking' ? notWoken(state, event.reason) : stay(state);
   }
 }
 
@@ -201,17 +237,15 @@ function want(state: MachineState, now: number): Step {
   switch (state.name) {
     case 'absent':
     case 'stopped':
-      return begin({ name: 'booting', failures: 0, waiting: 1, stopping: false }, 'boot');
+      return begin({ ...booting(1), crashes: state.crashes }, 'boot');
     case 'failed':
-      if (now < state.until) {
-        return { state, effects: [{ type: 'refuse', reason: state.reason, retryAfterMs: state.until - now }] };
-      }
-      return begin({ name: 'booting', failures: state.failures, waiting: 1, stopping: false }, 'boot');
+      if (now < state.until) return { state, effects: [refusal(state, now)] };
+      return begin({ ...booting(1), failures: state.failures, crashes: state.crashes }, 'boot');
     case 'running':
     case 'forking':
       return { state: { ...state, leases: state.leases + 1 }, effects: [{ type: 'ready' }] };
     case 'paused':
-      return begin({ name: 'resuming', waiting: 1, stopping: false }, 'resume');
+      return begin({ ...alive(state), name: 'resuming', waiting: 1, stopping: false }, 'resume');
     case 'hibernated':
       return begin({ name: 'waking', waiting: 1, stopping: false }, 'wake');
     default:
@@ -220,9 +254,10 @@ function want(state: MachineState, now: number): Step {
   }
 }
 
-function release(state: MachineState, now: number): Step {
+function release(state: MachineState, useful: boolean, now: number): Step {
   if ((state.name !== 'running' && state.name !== 'forking') || state.leases === 0) return stay(state);
-  return { state: { ...state, leases: state.leases - 1, idleSince: now }, effects: [] };
+  const life = useful ? { ...state.life, wasOfUse: true } : state.life;
+  return { state: { ...state, life, leases: state.leases - 1, idleSince: now }, effects: [] };
 }
 
 /** The deepest sleep whose time has come, step by step. */
@@ -230,13 +265,13 @@ function idle(state: MachineState, now: number, sleeps: Sleeps): Step {
   switch (state.name) {
     case 'running':
       return {
-        state: { name: 'pausing', idleSince: state.idleSince, yielding: false, waiting: 0, stopping: false },
+        state: { ...alive(state), name: 'pausing', yielding: false, waiting: 0, stopping: false },
         effects: [{ type: 'pause', force: false }],
       };
     case 'paused':
       return sleeps !== undefined && now >= state.idleSince + sleeps.stopAfterMs
         ? begin({ name: 'stopping', waiting: 0 }, 'stop')
-        : begin({ name: 'hibernating', idleSince: state.idleSince, waiting: 0, stopping: false }, 'hibernate');
+        : begin({ ...alive(state), name: 'hibernating', waiting: 0, stopping: false }, 'hibernate');
     case 'hibernated':
       return begin({ name: 'stopping', waiting: 0 }, 'stop');
     default:
@@ -246,65 +281,63 @@ function idle(state: MachineState, now: number, sleeps: Sleeps): Step {
 
 function yieldMemory(state: MachineState, now: number, sleeps: Sleeps): Step {
   if (state.name === 'pausing') return stay({ ...state, yielding: true });
-  const idleSince = yieldsSince(state, now, sleeps);
-  if (idleSince === undefined) return stay(state);
+  if (state.name !== 'running' && state.name !== 'paused') return stay(state);
+  if (yieldsSince(state, now, sleeps) === undefined) return stay(state);
   return state.name === 'running'
     ? {
-        state: { name: 'pausing', idleSince, yielding: true, waiting: 0, stopping: false },
+        state: { ...alive(state), name: 'pausing', yielding: true, waiting: 0, stopping: false },
         effects: [{ type: 'pause', force: false }],
       }
-    : begin({ name: 'hibernating', idleSince, waiting: 0, stopping: false }, 'hibernate');
+    : begin({ ...alive(state), name: 'hibernating', waiting: 0, stopping: false }, 'hibernate');
 }
 
 /** It runs: everyone who waited has a lease, unless it is to be put away. */
-function up(state: UnderWay, now: number, sleeps: Sleeps): Step {
+function up(state: UnderWay, life: Life, now: number, sleeps: Sleeps): Step {
   if (state.stopping) {
-    const away = putAway(now, sleeps);
+    const away = putAway({ life, idleSince: now }, sleeps);
     return { state: away.state, effects: [...refused(state), ...away.effects] };
   }
   const effects: MachineEffect[] = state.waiting > 0 ? [{ type: 'ready' }] : [];
-  return { state: { name: 'running', leases: state.waiting, idleSince: now, awakeUntil: 0 }, effects };
+  return { state: { name: 'running', life, leases: state.waiting, idleSince: now, awakeUntil: 0 }, effects };
 }
 
 /** Whoever asks while it is being copied already asks again afterwards. */
 function fork(state: MachineState): Step {
   if (state.name !== 'running') return stay(state);
-  const { leases, idleSince } = state;
-  return { state: { name: 'forking', leases, idleSince, stopping: false }, effects: [{ type: 'fork' }] };
+  const { leases } = state;
+  return { state: { ...alive(state), name: 'forking', leases, stopping: false }, effects: [{ type: 'fork' }] };
 }
 
-function forked({ leases, idleSince, stopping }: MachineState & { name: 'forking' }, sleeps: Sleeps): Step {
-  if (stopping) return putAway(idleSince, sleeps);
-  return { state: { name: 'running', leases, idleSince, awakeUntil: 0 }, effects: [] };
+function forked(state: MachineState & { name: 'forking' }, sleeps: Sleeps): Step {
+  if (state.stopping) return putAway(state, sleeps);
+  return { state: { ...alive(state), name: 'running', leases: state.leases, awakeUntil: 0 }, effects: [] };
 }
 
-function putAway(idleSince: number, sleeps: Sleeps): Step {
+function putAway(state: Alive, sleeps: Sleeps): Step {
   if (sleeps === undefined) return begin({ name: 'stopping', waiting: 0 }, 'stop');
   return {
-    state: { name: 'pausing', idleSince, yielding: false, waiting: 0, stopping: true },
+    state: { ...alive(state), name: 'pausing', yielding: false, waiting: 0, stopping: true },
     effects: [{ type: 'pause', force: true }],
   };
 }
 
 function paused(state: MachineState & { name: 'pausing' }): Step {
-  const { idleSince, yielding, waiting, stopping } = state;
+  const { yielding, waiting, stopping } = state;
   if (stopping) {
-    const next = begin({ name: 'hibernating', idleSince, waiting: 0, stopping }, 'hibernate');
+    const next = begin({ ...alive(state), name: 'hibernating', waiting: 0, stopping }, 'hibernate');
     return { state: next.state, effects: [...refused(state), ...next.effects] };
   }
-  if (waiting > 0) return begin({ name: 'resuming', waiting, stopping }, 'resume');
-  if (yielding) return begin({ name: 'hibernating', idleSince, waiting, stopping }, 'hibernate');
-  return { state: { name: 'paused', idleSince, stayUntil: 0 }, effects: [] };
+  if (waiting > 0) return begin({ ...alive(state), name: 'resuming', waiting, stopping }, 'resume');
+  if (yielding) return begin({ ...alive(state), name: 'hibernating', waiting, stopping }, 'hibernate');
+  return { state: { ...alive(state), name: 'paused', stayUntil: 0 }, effects: [] };
 }
 
 function held(state: MachineState & { name: 'pausing' }, now: number, awakeUntil: number): Step {
-  const { waiting, stopping, idleSince } = state;
+  const { life, waiting, stopping } = state;
   if (stopping) return { state, effects: [{ type: 'pause', force: true }] };
   const effects: MachineEffect[] = waiting > 0 ? [{ type: 'ready' }] : [];
-  return {
-    state: { name: 'running', leases: waiting, idleSince: waiting > 0 ? now : idleSince, awakeUntil },
-    effects,
-  };
+  const idleSince = waiting > 0 ? now : state.idleSince;
+  return { state: { name: 'running', life, leases: waiting, idleSince, awakeUntil }, effects };
 }
 
 function hibernated(state: MachineState & { name: 'hibernating' }): Step {
@@ -314,21 +347,24 @@ function hibernated(state: MachineState & { name: 'hibernating' }): Step {
 }
 
 function hibernateFailed(state: MachineState & { name: 'hibernating' }, reason: string, now: number): Step {
-  const { idleSince, waiting, stopping } = state;
+  const { waiting, stopping } = state;
   const told = report(`could not be hibernated: ${reason}`);
   if (stopping) {
     return { state: { name: 'stopping', waiting: 0 }, effects: [...refused(state), told, { type: 'stop' }] };
   }
-  if (waiting > 0) return { state: { name: 'resuming', waiting, stopping }, effects: [told, { type: 'resume' }] };
-  return { state: { name: 'paused', idleSince, stayUntil: now + HIBERNATE_AGAIN_MS }, effects: [told] };
+  if (waiting > 0) {
+    return { state: { ...alive(state), name: 'resuming', waiting, stopping }, effects: [told, { type: 'resume' }] };
+  }
+  return { state: { ...alive(state), name: 'paused', stayUntil: now + HIBERNATE_AGAIN_MS }, effects: [told] };
 }
 
 function bootFailed(state: MachineState & { name: 'booting' }, reason: string, now: number): Step {
-  if (state.stopping) return { state: { name: 'stopped' }, effects: refused(state) };
+  const { crashes } = state;
+  if (state.stopping) return { state: { name: 'stopped', crashes }, effects: refused(state) };
   const failures = state.failures + 1;
   const pause = pauseAfter(failures);
   return {
-    state: { name: 'failed', failures, until: now + pause, reason },
+    state: { name: 'failed', failures, until: now + pause, reason, crashes },
     effects: [
       { type: 'refuse', reason, retryAfterMs: pause },
       report(`did not boot (${failures} in a row): ${reason}`),
@@ -336,47 +372,56 @@ function bootFailed(state: MachineState & { name: 'booting' }, reason: string, n
   };
 }
 
-function gone(state: MachineState, reason: string): Step {
+function gone(state: MachineState, reason: string, now: number): Step {
   switch (state.name) {
     case 'running':
     case 'forking':
     case 'paused':
-    case 'hibernated':
-      return { state: { name: 'stopped' }, effects: [report(`ended by itself: ${reason}`)] };
     case 'pausing':
     case 'resuming':
     case 'hibernating':
-      return lost(state, `ended by itself: ${reason}`);
+      return died(state, reason, now);
+    case 'hibernated':
+      return { state: { name: 'stopped' }, effects: [report(`ended by itself: ${reason}`)] };
     case 'waking':
-      return lost(state, `could not be woken: ${reason}`);
+      return notWoken(state, reason);
     case 'stopping':
-      return state.waiting > 0
-        ? begin({ name: 'booting', failures: 0, waiting: state.waiting, stopping: false }, 'boot')
-        : { state: { name: 'stopped' }, effects: [] };
+      return state.waiting > 0 ? begin(booting(state.waiting), 'boot') : { state: { name: 'stopped' }, effects: [] };
     default:
       return stay(state);
   }
 }
 
-/** Its life is over in the middle of something: calls that wait get a new one. */
-function lost(state: UnderWay, text: string): Step {
-  if (state.stopping || state.waiting === 0) {
-    return { state: { name: 'stopped' }, effects: [...refused(state), report(text)] };
+/** Its life ended by itself, which counts. Calls that wait get a new one, unless it is in a crash loop. */
+function died(state: Alive & Partial<UnderWay>, reason: string, now: number): Step {
+  const { life, waiting = 0, stopping = false } = state;
+  const end = { livedMs: now - life.since, wasOfUse: life.wasOfUse, how: `ended by itself: ${reason}` };
+  const crashes = crashed(life.crashes, end, now);
+  const told = report(isLoop(crashes) ? `is in a crash loop: ${tellLoop(crashes, now)}` : end.how);
+  if (stopping) return { state: { name: 'stopped' }, effects: [...refused({ waiting, stopping }), told] };
+  if (crashes && waitOf(crashes, now) > 0) {
+    const failed = { name: 'failed', failures: 0, until: crashes.until, reason: '', crashes } as const;
+    return { state: failed, effects: waiting > 0 ? [refusal(failed, now), told] : [told] };
   }
-  return {
-    state: { name: 'booting', failures: 0, waiting: state.waiting, stopping: false },
-    effects: [report(text), { type: 'boot' }],
-  };
+  if (waiting === 0) return { state: { name: 'stopped', crashes }, effects: [told] };
+  return { state: { ...booting(waiting), crashes }, effects: [told, { type: 'boot' }] };
+}
+
+/** It did not come back from its sleep: calls that wait get a machine that boots. */
+function notWoken(state: UnderWay, reason: string): Step {
+  const told = report(`could not be woken: ${reason}`);
+  if (state.stopping || state.waiting === 0) return { state: { name: 'stopped' }, effects: [...refused(state), told] };
+  return { state: booting(state.waiting), effects: [told, { type: 'boot' }] };
 }
 
 function stop(state: MachineState, sleeps: Sleeps): Step {
   switch (state.name) {
     case 'running':
-      return putAway(state.idleSince, sleeps);
+      return putAway(state, sleeps);
     case 'paused':
       return sleeps === undefined
         ? begin({ name: 'stopping', waiting: 0 }, 'stop')
-        : begin({ name: 'hibernating', idleSince: state.idleSince, waiting: 0, stopping: true }, 'hibernate');
+        : begin({ ...alive(state), name: 'hibernating', waiting: 0, stopping: true }, 'hibernate');
     case 'booting':
     case 'forking':
     case 'pausing':
@@ -389,6 +434,9 @@ function stop(state: MachineState, sleeps: Sleeps): Step {
   }
 }
 
+const alive = ({ life, idleSince }: Alive): Alive => ({ life, idleSince });
+const newLife = (now: number, { crashes }: Remembers = {}): Life => ({ since: now, wasOfUse: false, crashes });
+const booting = (waiting: number) => ({ name: 'booting', failures: 0, waiting, stopping: false }) as const;
 const stay = (state: MachineState): Step => ({ state, effects: [] });
 const begin = (state: MachineState, type: 'boot' | 'resume' | 'hibernate' | 'wake' | 'stop'): Step => ({
   state,
@@ -397,3 +445,11 @@ const begin = (state: MachineState, type: 'boot' | 'resume' | 'hibernate' | 'wak
 const report = (text: string): MachineEffect => ({ type: 'report', text });
 const refused = ({ waiting }: UnderWay): MachineEffect[] =>
   waiting > 0 ? [{ type: 'refuse', reason: 'The machine is being stopped.', retryAfterMs: 0 }] : [];
+
+function refusal({ reason, until, failures, crashes }: MachineState & { name: 'failed' }, now: number): MachineEffect {
+  const retryAfterMs = until - now;
+  if (failures > 0 || !crashes) return { type: 'refuse', reason, retryAfterMs };
+  const soon = `It ended by itself soon after it started, ${crashes.count} times in a row.`;
+  const next = `It may start again in ${Math.ceil(retryAfterMs / 1000)} s. Its owner finds the reason in the origin's log.`;
+  return { type: 'refuse', reason: `${soon} ${next}`, retryAfterMs, crashes: crashes.count };
+}

@@ -9,12 +9,14 @@ import type { Log } from '../log.ts';
 import type { RunningMachine, Sleepable } from '../vm/driver.ts';
 import { MachineError } from '../vm/error.ts';
 import { place, type Resident } from './admission.ts';
+import { tellLoop } from './crash-loop.ts';
 import {
   ABSENT,
   asleepSince,
   dueAt,
   isAwake,
   isLeaving,
+  loopOf,
   MAX_WAITING,
   type MachineEffect,
   type MachineEvent,
@@ -36,7 +38,16 @@ export type Boot = (progress: (step: string) => void, signal: AbortSignal) => Pr
 /** The right to a running machine. Whoever gets one must release it; releasing it again does nothing. */
 export interface Lease {
   readonly machine: RunningMachine;
-  release(): void;
+  /** `useful`: the machine did something for whoever had it. */
+  release(useful?: boolean): void;
+}
+
+/** A machine's state, for people. */
+export interface Seen {
+  readonly key: string;
+  readonly state: MachineState['name'];
+  /** A sentence without its full stop, for one that is in a crash loop. */
+  readonly crashLoop?: string;
 }
 
 export interface MachineOptions {
@@ -132,8 +143,12 @@ export class Supervisor {
   }
 
   /** The states of all machines, for people. */
-  states(): { key: string; state: MachineState['name'] }[] {
-    return [...this.#slots].map(([key, slot]) => ({ key, state: slot.state.name }));
+  states(): Seen[] {
+    const now = this.#now();
+    return [...this.#slots].map(([key, { state }]) => {
+      const loop = loopOf(state, now);
+      return { key, state: state.name, ...(loop ? { crashLoop: tellLoop(loop, now) } : {}) };
+    });
   }
 
   /**
@@ -300,8 +315,8 @@ export class Supervisor {
     let held = true;
     return {
       machine,
-      release: () => {
-        if (held && slot.machine === machine) this.#send(slot, { type: 'release' });
+      release: (useful = false) => {
+        if (held && slot.machine === machine) this.#send(slot, { type: 'release', useful });
         held = false;
       },
     };
@@ -360,7 +375,9 @@ export class Supervisor {
         this.#ready(slot);
         return;
       case 'refuse': {
-        const data = effect.retryAfterMs > 0 ? { retryAfterMs: effect.retryAfterMs } : {};
+        const { retryAfterMs, crashes } = effect;
+        const loop = crashes === undefined ? {} : { cause: 'crash_loop', crashes };
+        const data = retryAfterMs > 0 ? { ...loop, retryAfterMs } : loop;
         for (const waiter of slot.waiters.splice(0)) {
           waiter.reject(
             new MoorageError('machine_failed', `The machine "${slot.key}" cannot run now: ${effect.reason}`, data),

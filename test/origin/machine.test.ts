@@ -3,6 +3,7 @@ import { describe, expect, test } from 'vitest';
 import {
   ABSENT,
   dueAt,
+  loopOf,
   type MachineEffect,
   type MachineEvent,
   type MachineState,
@@ -12,7 +13,13 @@ import {
 } from '../../origin/supervisor/machine.ts';
 
 const SLEEPS: SleepPolicy = { pauseAfterMs: 10_000, hibernateAfterMs: 300_000, stopAfterMs: 7 * 86_400_000 };
-const AWAKE: MachineState = { name: 'running', leases: 0, idleSince: 0, awakeUntil: 0 };
+const AWAKE: MachineState = {
+  name: 'running',
+  life: { since: 0, wasOfUse: false },
+  leases: 0,
+  idleSince: 0,
+  awakeUntil: 0,
+};
 const UNITS: Record<string, number> = { s: 1_000, h: 3_600_000, d: 86_400_000 };
 
 type Timed = MachineEvent & { at?: number };
@@ -190,6 +197,90 @@ describe('machine', () => {
     expect(result.effects).toEqual(effects);
   });
 
+  describe('that keeps ending by itself', () => {
+    const LIFE: MachineEvent[] = [{ type: 'want' }, { type: 'booted' }];
+    const END: MachineEvent = { type: 'gone', reason: 'QEMU crashed' };
+    const at = (seconds: number, events: readonly MachineEvent[]): Timed[] =>
+      events.map((event) => ({ ...event, at: seconds * 1_000 }));
+    /** After so many lives of a second, without a pause between them that is not needed. */
+    function lives(count: number) {
+      let state = ABSENT;
+      let now = 0;
+      const pauses = Array.from({ length: count }, () => {
+        state = run(at(now, LIFE), 0, SLEEPS, state).state;
+        now += 1;
+        state = run(at(now, [END]), 0, SLEEPS, state).state;
+        const pause = state.name === 'failed' ? state.until / 1_000 - now : 0;
+        now += pause;
+        return pause;
+      });
+      return { state, now, pauses };
+    }
+
+    test('boots at once five times, then after growing pauses, as a server’s process does', () => {
+      expect(lives(14).pauses).toEqual([0, 0, 0, 0, 0, 1, 2, 4, 8, 16, 32, 60, 60, 60]);
+    });
+
+    test('refuses calls meanwhile, says when to come again, and tells its owner', () => {
+      const { state, now } = lives(6);
+      expect(step(state, { type: 'want' }, now * 1_000 - 300, SLEEPS).effects).toEqual([
+        {
+          type: 'refuse',
+          reason:
+            "It ended by itself soon after it started, 6 times in a row. It may start again in 1 s. Its owner finds the reason in the origin's log.",
+          retryAfterMs: 300,
+          crashes: 6,
+        },
+      ]);
+      expect(step(state, { type: 'want' }, now * 1_000, SLEEPS).effects).toEqual([{ type: 'boot' }]);
+      expect(loopOf(state, now * 1_000)).toMatchObject({ count: 6, how: 'ended by itself: QEMU crashed' });
+      const reports = step(run(at(now, LIFE), 0, SLEEPS, state).state, END, now * 1_000 + 500).effects;
+      expect(reports).toEqual([
+        {
+          type: 'report',
+          text: 'is in a crash loop: 7 crashes in a row, the last one ended by itself: QEMU crashed; next start in 2 s at the earliest',
+        },
+      ]);
+    });
+
+    test.each<[string, (now: number) => Timed[]]>([
+      ['that was of use', (now) => at(now, [...LIFE, { type: 'release', useful: true }])],
+      ['that has lived for ten seconds', (now) => [...at(now, LIFE), ...at(now + 10, [{ type: 'release' }])]],
+      [
+        'that slept in order',
+        (now) =>
+          at(now, [
+            ...LIFE,
+            { type: 'release' },
+            { type: 'yield' },
+            { type: 'paused' },
+            { type: 'hibernated' },
+            { type: 'want' },
+            { type: 'woken' },
+          ]),
+      ],
+    ])('is in no loop any more after a life %s', (_what, life) => {
+      const { state, now } = lives(7);
+      const lived = run(life(now), 0, SLEEPS, state).state;
+      expect(loopOf(lived, (now + 10) * 1_000)).toBeUndefined();
+      // What ends now is the first again.
+      expect(run(at(now + 10, [END]), 0, SLEEPS, lived).state.name).toBe('stopped');
+    });
+
+    test('is counted through boots that fail, and calls that wait are refused', () => {
+      const { state, now } = lives(5);
+      const booted = run(
+        [...at(now, [{ type: 'want' }, { type: 'boot-failed', reason: 'x' }]), ...at(now + 1, LIFE)],
+        0,
+        SLEEPS,
+        state,
+      ).state;
+      const ending = at(now + 2, [{ type: 'release' }, { type: 'yield' }, { type: 'want' }, { type: 'want' }, END]);
+      const { state: failed, effects } = run(ending, 0, SLEEPS, booted);
+      expect([failed.name, effects]).toEqual(['failed', ['pause', 'refuse', 'report']]);
+    });
+  });
+
   test('an always-on machine has nothing due', () => {
     const never = Number.POSITIVE_INFINITY;
     expect(dueAt(AWAKE, { pauseAfterMs: never, hibernateAfterMs: never, stopAfterMs: never })).toBe(never);
@@ -238,7 +329,7 @@ class Model {
       case 'release':
         if (this.leases === 0) return;
         this.leases -= 1;
-        return this.send({ type: 'release' });
+        return this.send({ type: 'release', useful: this.now % 3_000 === 0 });
       case 'wait': {
         const due = dueAt(this.state, this.sleeps);
         if (due === Number.POSITIVE_INFINITY) return;

@@ -6,7 +6,6 @@ import fc from 'fast-check';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import type { ChannelEvents } from '../../origin/bridge/channel.ts';
 import { Correlator } from '../../origin/bridge/correlate.ts';
-import { type Crashes, crashed, isLoop, waitOf } from '../../origin/bridge/crash-loop.ts';
 import { ANSWER_MS, QUIET_MS } from '../../origin/bridge/health.ts';
 import type { PeerKind } from '../../origin/bridge/upstreams.ts';
 import { type ServerHost, Upstreams } from '../../origin/bridge/upstreams.ts';
@@ -15,6 +14,7 @@ import type { Log } from '../../origin/log.ts';
 import { processMachine } from '../../origin/process/driver.ts';
 import { Secrets } from '../../origin/secrets/secrets.ts';
 import { serverDefinitions } from '../../origin/server.ts';
+import { type Crashes, crashed, isLoop, waitOf } from '../../origin/supervisor/crash-loop.ts';
 import { MachineError } from '../../origin/vm/error.ts';
 import { parseConfig } from '../../shared/config.ts';
 import { MoorageError } from '../../shared/errors.ts';
@@ -25,7 +25,7 @@ describe('a crash loop', () => {
   test('a few crashes cost nothing, then each twice as much as the one before, a minute at most', () => {
     let crashes: Crashes | undefined;
     const pauses = Array.from({ length: 14 }, () => {
-      crashes = crashed(crashes, { livedMs: 10, answers: 1, how: 'exited with code 1' }, 1_000);
+      crashes = crashed(crashes, { livedMs: 10, wasOfUse: false, how: 'exited with code 1' }, 1_000);
       return waitOf(crashes, 1_000) / 1_000;
     });
     expect(pauses).toEqual([0, 0, 0, 0, 0, 1, 2, 4, 8, 16, 32, 60, 60, 60]);
@@ -33,11 +33,11 @@ describe('a crash loop', () => {
 
   test('is none of processes that answer something before they end', () => {
     const loop = Array.from({ length: 7 }).reduce<Crashes | undefined>(
-      (before) => crashed(before, { livedMs: 10, answers: 1, how: 'x' }, 1_000),
+      (before) => crashed(before, { livedMs: 10, wasOfUse: false, how: 'x' }, 1_000),
       undefined,
     );
     expect(isLoop(loop)).toBe(true);
-    expect(crashed(loop, { livedMs: 10, answers: 2, how: 'was ended by SIGKILL' }, 2_000)).toBeUndefined();
+    expect(crashed(loop, { livedMs: 10, wasOfUse: true, how: 'was ended by SIGKILL' }, 2_000)).toBeUndefined();
   });
 
   test('ends when a process lives, or after ten minutes without one', () => {
@@ -48,7 +48,7 @@ describe('a crash loop', () => {
         for (const [livedMs, gapMs] of ends) {
           now += gapMs;
           const before = crashes;
-          crashes = crashed(before, { livedMs, answers: 1, how: 'x' }, now);
+          crashes = crashed(before, { livedMs, wasOfUse: false, how: 'x' }, now);
           if (livedMs >= 10_000) expect(crashes).toBeUndefined();
           else expect(crashes?.count).toBe(before && gapMs < 600_000 ? before.count + 1 : 1);
           expect(waitOf(crashes, now)).toBeLessThanOrEqual(60_000);

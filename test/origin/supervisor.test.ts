@@ -140,3 +140,28 @@ test('a machine of an earlier life sleeps until it is called', async () => {
   await supervisor.lease('m');
   expect(told).toEqual(['wake']);
 });
+
+test('one that keeps ending soon after its boot is left alone for a while: callers, the log and the list say so', async () => {
+  const die = async (useful: boolean) => {
+    const lease = await supervisor.lease('m');
+    lease.release(useful);
+    lease.machine.kill();
+    await lease.machine.gone;
+  };
+  for (let n = 0; n < 6; n += 1) await die(false);
+  await expect(supervisor.lease('m')).rejects.toMatchObject({
+    code: 'machine_failed',
+    message: expect.stringMatching(/"m" cannot run now: It ended .* 6 times in a row\. It may start again in 1 s\./),
+    data: { cause: 'crash_loop', crashes: 6, retryAfterMs: 1_000 },
+  });
+  expect(told).toHaveLength(6);
+  expect(supervisor.states()).toEqual([
+    { key: 'm', state: 'failed', crashLoop: expect.stringMatching(/^6 crashes in a row.*: killed; next start in 1 s/) },
+  ]);
+  expect(warnings.at(-1)).toMatch(/machine m is in a crash loop: 6 crashes/);
+  await vi.advanceTimersByTimeAsync(1_000);
+  await die(true);
+  expect(supervisor.states()).toEqual([{ key: 'm', state: 'stopped' }]);
+  await supervisor.lease('m');
+  expect(told).toHaveLength(8);
+});
