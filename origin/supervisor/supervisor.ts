@@ -454,6 +454,13 @@ export class Supervisor {
       }
       return;
     }
+    if (slot.removing) {
+      // It was up before it heard of that.
+      machine.kill();
+      await machine.gone;
+      this.#send(slot, { type: 'boot-failed', reason: 'It is being removed.' });
+      return;
+    }
     this.#watch(slot, machine);
     this.#log.info(`machine ${key}: running after ${((this.#now() - began) / 1000).toFixed(1)} s`);
     this.#send(slot, { type: 'booted' });

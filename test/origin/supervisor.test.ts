@@ -131,6 +131,23 @@ test('when its owner goes, it is hibernated, calls or not; one that sleeps is le
   expect(told).toHaveLength(3);
 });
 
+test('one that is removed while it boots is gone, also when it was up by then; calls that wait are refused', async () => {
+  const booting = Promise.withResolvers<void>();
+  let machine: RunningMachine | undefined;
+  supervisor.define('n', async () => {
+    await booting.promise;
+    machine = fakeMachine(told, async () => undefined);
+    return machine;
+  });
+  const refused = supervisor.lease('n').catch((error: unknown) => error);
+  const removed = supervisor.remove('n');
+  booting.resolve();
+  await removed;
+  expect(await refused).toMatchObject({ code: 'machine_failed' });
+  expect(await machine?.gone).toMatchObject({ reason: 'killed' });
+  expect(supervisor.has('n')).toBe(false);
+});
+
 test('a machine of an earlier life sleeps until it is called', async () => {
   supervisor.adopt(
     'm',
