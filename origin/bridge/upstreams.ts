@@ -278,7 +278,8 @@ export class Upstreams {
 
   #silent({ name, machine, entry }: ServerDefinition, peer: Peer, forMs: number, calls: number): void {
     const restarts = 'health' in entry && entry.health === 'restart';
-    const text = `no answer for ${Math.round(forMs / 1000)} s while ${calls} calls wait${restarts ? '; its process is ended' : ''}`;
+    const waiting = calls === 1 ? '1 call waits' : `${calls} calls wait`;
+    const text = `no answer for ${Math.round(forMs / 1000)} s while ${waiting}${restarts ? '; its process is ended' : ''}`;
     this.#log.warn(`server ${name} in machine ${machine}: ${text}`);
     this.#log.server(name, machine, `(moorage) ${text}`);
     if (restarts) void peer.end();

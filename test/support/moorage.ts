@@ -76,10 +76,15 @@ export async function moorageUp(
 }
 
 /** Runs another command of the command line beside it. Rejects with what it printed when it fails. */
-export async function moorage(dir: string, ...args: string[]): Promise<string> {
+export async function moorage(dir: string, command: string, ...args: string[]): Promise<string> {
   const where = ['--config', join(dir, 'moorage.jsonc'), '--state', join(dir, 'state')];
   const run = promisify(execFile);
-  return (await run(process.execPath, ['cli/moorage.ts', ...args, ...where], { cwd: ROOT })).stdout;
+  return (
+    await run(process.execPath, ['cli/moorage.ts', command, ...where, ...args], {
+      cwd: ROOT,
+      maxBuffer: 64 * 1024 * 1024,
+    })
+  ).stdout;
 }
 
 /** The process id of a machine's QEMU. */
