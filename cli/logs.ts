@@ -4,7 +4,8 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { createContext, Script } from 'node:vm';
 import { printable } from '../origin/log.ts';
-import { choose, type Entry, entriesOf, Follower, machinesOf } from '../origin/server-log.ts';
+import { choose, type Entry, entriesOf, machinesOf } from '../origin/server-log.ts';
+import { Follower } from '../origin/server-log-follower.ts';
 import { type Command, textOf } from './command.ts';
 import { stateDirOf } from './control.ts';
 import { sinceOf } from './duration.ts';
@@ -47,17 +48,17 @@ Shows what a server wrote to stderr, and when its processes ended, the oldest fi
     const wanted = { since, machine, matches, last: lastOf(textOf(input, 'last')) };
     const logs = join(stateDirOf(input), 'logs');
     const follows = input.values.follow === true;
-    if (!follows && (/[/\\]/.test(server) || machinesOf(logs, server).length === 0)) {
+    if (/[/\\]/.test(server) || (!follows && machinesOf(logs, server).length === 0)) {
       throw new UsageError(
         `Nothing is kept of a server "${server}": it has not written to stderr, or is in another --state.`,
       );
     }
+    process.stdout.on('error', () => process.exit(0));
     const write = (entries: readonly Entry[]) => {
       for (const entry of entries) process.stdout.write(`${lineOf(server, entry, input.values.json === true)}\n`);
     };
-    const follower = follows ? new Follower(logs, server) : undefined;
-    write(await entriesOf(logs, server, wanted));
-    process.stdout.on('error', () => process.exit(0));
+    const follower = follows ? new Follower(logs, server, sayMissed) : undefined;
+    write(await entriesOf(logs, server, wanted, follower && ((of) => follower.beginOf(of))));
     while (follower) {
       await sleep(FOLLOW_MS);
       const news = follower.next().filter((entry) => machine === undefined || entry.machine === machine);
@@ -66,6 +67,12 @@ Shows what a server wrote to stderr, and when its processes ended, the oldest fi
     return 0;
   },
 };
+
+function sayMissed(machine: string): void {
+  process.stderr.write(
+    `Lines of machine ${machine} are missing here: their file was removed before it could be read.\n`,
+  );
+}
 
 function lineOf(server: string, { at, machine, text }: Entry, json: boolean): string {
   const time = new Date(at).toISOString();

@@ -3,7 +3,7 @@
  *
  * Invariant: a full disk never takes the agent down: what cannot be written is lost, and said by the caller's `failed`.
  */
-import { appendFileSync, existsSync, mkdirSync, renameSync, statSync } from 'node:fs';
+import { appendFileSync, closeSync, existsSync, fstatSync, mkdirSync, openSync, renameSync, statSync } from 'node:fs';
 import { dirname } from 'node:path';
 
 export interface Bounds {
@@ -11,6 +11,9 @@ export interface Bounds {
   /** Older files beside the newest. */
   readonly older: number;
 }
+
+/** More older files than anybody keeps. */
+const MAX_OLDER = 9;
 
 export class LogFiles {
   readonly #sizes = new Map<string, number>();
@@ -47,9 +50,35 @@ function rename(from: string, to: string): void {
   if (existsSync(from)) renameSync(from, to);
 }
 
-/** The files of `path` that are there, the oldest first. */
-export function filesOf(path: string): string[] {
-  const files = [path];
-  for (let n = 1; existsSync(`${path}.${n}`); n += 1) files.unshift(`${path}.${n}`);
-  return files.filter((file) => existsSync(file));
+/** One of the files of a path, open for reading: whoever has it closes it. */
+export interface OpenFile {
+  readonly fd: number;
+  readonly inode: number;
+  /** When it was last written to, in milliseconds since the epoch. */
+  readonly changedAt: number;
+}
+
+/**
+ * The files of `path`, the oldest first. They are opened from the newest on, in the direction in which they are put aside
+ * meanwhile: none is missed, and one that is met twice counts once.
+ */
+export function openFilesOf(path: string): OpenFile[] {
+  const files: OpenFile[] = [];
+  for (let n = 0; n <= MAX_OLDER; n += 1) {
+    const fd = openIfThere(n === 0 ? path : `${path}.${n}`);
+    if (fd === undefined) continue;
+    const { ino: inode, mtimeMs: changedAt } = fstatSync(fd);
+    if (files.some((file) => file.inode === inode)) closeSync(fd);
+    else files.unshift({ fd, inode, changedAt });
+  }
+  return files;
+}
+
+function openIfThere(path: string): number | undefined {
+  try {
+    return openSync(path, 'r');
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
+    throw error;
+  }
 }

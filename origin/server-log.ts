@@ -4,10 +4,10 @@
  *
  * Invariant: reading costs memory for the entries that are wanted, not for the files.
  */
-import { closeSync, createReadStream, existsSync, openSync, readdirSync, readSync, statSync } from 'node:fs';
+import { closeSync, createReadStream, existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
-import { filesOf } from './log-file.ts';
+import { openFilesOf } from './log-file.ts';
 
 export interface Entry {
   /** Milliseconds since the epoch. */
@@ -42,29 +42,49 @@ export function machinesOf(logs: string, server: string): string[] {
   return readdirSync(folder).flatMap((name) => (name.endsWith(SUFFIX) ? [name.slice(0, -SUFFIX.length)] : []));
 }
 
-/** What a server wrote, the oldest first. */
-export async function entriesOf(logs: string, server: string, wanted: Wanted): Promise<Entry[]> {
+/** Where a follower begins in the file of a machine. */
+export interface Begin {
+  readonly inode: number;
+  readonly offset: number;
+}
+
+/**
+ * What a server wrote, the oldest first. `beginOf`, where it is given, says of each machine up to where; of one that it does
+ * not know, nothing.
+ */
+export async function entriesOf(
+  logs: string,
+  server: string,
+  wanted: Wanted,
+  beginOf?: (machine: string) => Begin | undefined,
+): Promise<Entry[]> {
   let found: Entry[] = [];
   const machines = machinesOf(logs, server).filter((name) => wanted.machine === undefined || name === wanted.machine);
   for (const machine of machines) {
-    for (const path of filesOf(serverFile(logs, server, machine))) {
+    const begin = beginOf?.(machine);
+    let isOver = beginOf !== undefined && begin === undefined;
+    for (const { fd, inode, changedAt } of openFilesOf(serverFile(logs, server, machine))) {
+      const bytes = isOver ? 0 : inode === begin?.inode ? begin.offset : Number.POSITIVE_INFINITY;
+      isOver ||= inode === begin?.inode;
       // Nothing in it is younger than its last write.
-      if (statSync(path).mtimeMs < wanted.since) continue;
-      found = found.concat(await inFile(path, machine, wanted));
+      if (bytes === 0 || changedAt < wanted.since) closeSync(fd);
+      else found = found.concat(await inFile(fd, bytes, machine, wanted));
     }
   }
   // Stable: what one machine wrote within a millisecond keeps its order.
   return found.sort((a, b) => a.at - b.at).slice(-wanted.last);
 }
 
-async function inFile(path: string, machine: string, wanted: Wanted): Promise<Entry[]> {
+/** What is wanted of the first `bytes` of a file, which is then closed. */
+async function inFile(fd: number, bytes: number, machine: string, wanted: Wanted): Promise<Entry[]> {
   let found: Entry[] = [];
   let batch: Entry[] = [];
   const sift = () => {
     found = [...found, ...choose(batch, wanted)].slice(-wanted.last);
     batch = [];
   };
-  for await (const line of createInterface({ input: createReadStream(path), crlfDelay: Number.POSITIVE_INFINITY })) {
+  const input = createReadStream('', { fd, start: 0, end: bytes - 1 });
+  for await (const line of createInterface({ input, crlfDelay: Number.POSITIVE_INFINITY })) {
     const entry = entryOf(line, machine);
     if (entry !== undefined) batch.push(entry);
     if (batch.length >= BATCH) sift();
@@ -85,73 +105,4 @@ export function entryOf(line: string, machine: string): Entry | undefined {
   const cut = line.indexOf(' ');
   const at = Date.parse(line.slice(0, cut));
   return cut > 0 && Number.isFinite(at) ? { at, machine, text: line.slice(cut + 1) } : undefined;
-}
-
-interface Place {
-  readonly inode: number;
-  offset: number;
-  /** Half a line. */
-  rest: string;
-}
-
-/** What is written from now on. */
-export class Follower {
-  readonly #logs: string;
-  readonly #server: string;
-  readonly #places = new Map<string, Place>();
-
-  constructor(logs: string, server: string) {
-    this.#logs = logs;
-    this.#server = server;
-    for (const machine of machinesOf(logs, server)) {
-      const { ino, size } = statSync(serverFile(logs, server, machine));
-      this.#places.set(machine, { inode: ino, offset: size, rest: '' });
-    }
-  }
-
-  /** What was written since the last time. A file that was put aside meanwhile is read to its end first. */
-  next(): Entry[] {
-    const found: Entry[] = [];
-    for (const machine of machinesOf(this.#logs, this.#server)) {
-      const path = serverFile(this.#logs, this.#server, machine);
-      const status = statSync(path, { throwIfNoEntry: false });
-      if (status === undefined) continue;
-      let place = this.#places.get(machine);
-      if (place !== undefined && place.inode !== status.ino) {
-        const older = `${path}.1`;
-        if (statSync(older, { throwIfNoEntry: false })?.ino === place.inode)
-          found.push(...advance(older, machine, place));
-        place = undefined;
-      }
-      place ??= { inode: status.ino, offset: 0, rest: '' };
-      this.#places.set(machine, place);
-      found.push(...advance(path, machine, place));
-    }
-    return found.sort((a, b) => a.at - b.at);
-  }
-}
-
-function advance(path: string, machine: string, place: Place): Entry[] {
-  const file = openSync(path, 'r');
-  try {
-    const found: Entry[] = [];
-    const chunk = Buffer.alloc(64 * 1024);
-    for (;;) {
-      const size = readSync(file, chunk, 0, chunk.length, place.offset);
-      if (size === 0) return found;
-      // Half a character at the end of what was read is read again.
-      const whole = chunk.subarray(0, size).lastIndexOf(10) + 1;
-      if (whole === 0 && size < chunk.length) return found;
-      const text = chunk.subarray(0, whole || size).toString('utf8');
-      place.offset += whole || size;
-      const lines = (place.rest + text).split('\n');
-      place.rest = lines.pop() ?? '';
-      for (const line of lines) {
-        const entry = entryOf(line, machine);
-        if (entry !== undefined) found.push(entry);
-      }
-    }
-  } finally {
-    closeSync(file);
-  }
 }

@@ -7,7 +7,8 @@ import { sinceOf } from '../../cli/duration.ts';
 import { matcherOf } from '../../cli/logs.ts';
 import { type Log, openLog } from '../../origin/log.ts';
 import { LogFiles } from '../../origin/log-file.ts';
-import { entriesOf, Follower, machinesOf, serverFile, serverFolder } from '../../origin/server-log.ts';
+import { entriesOf, machinesOf, serverFile, serverFolder } from '../../origin/server-log.ts';
+import { Follower } from '../../origin/server-log-follower.ts';
 
 let logs: string;
 let now: number;
@@ -27,6 +28,12 @@ beforeEach(() => {
     () => now,
   );
 });
+
+function following(lost: (machine: string) => void = () => expect.fail('Lines were lost.')): Follower {
+  const follower = new Follower(logs, 'notes', lost);
+  onTestFinished(() => follower.close());
+  return follower;
+}
 
 /** One line a second. */
 function write(server: string, machine: string, ...lines: string[]): void {
@@ -73,12 +80,44 @@ test('a folder that is gone costs lines, never the agent', () => {
   expect(failures).toHaveLength(1);
 });
 
+test('a follower misses nothing when files are put aside faster than it looks, and says when one was removed', () => {
+  const files = new LogFiles((code) => expect.fail(code));
+  const append = (from: number, to: number) => {
+    for (let n = from; n < to; n += 1)
+      files.append(serverFile(logs, 'notes', 'a'), `2026-01-01T00:00:00.000Z ${n}\n`, { maxBytes: 300, older: 3 });
+  };
+  append(0, 5);
+  const lost: string[] = [];
+  const follower = following((machine) => lost.push(machine));
+  append(5, 30);
+  expect(follower.next().map(({ text }) => Number(text))).toEqual(Array.from({ length: 25 }, (_, n) => n + 5));
+  expect(lost).toEqual([]);
+  append(30, 100);
+  const after = follower.next().map(({ text }) => Number(text));
+  expect(after.at(-1)).toBe(99);
+  expect(after).toEqual([...after].sort((a, b) => a - b));
+  expect(lost).toEqual(['a']);
+});
+
+test('what was written before and what is followed are one story, also when half a line was written in between', async () => {
+  const file = serverFile(logs, 'notes', 'a');
+  const files = new LogFiles((code) => expect.fail(code));
+  const append = (text: string, path = file) => files.append(path, text, { maxBytes: 100, older: 2 });
+  append('2026-01-01T00:00:00.000Z one\n2026-01-01T00:00:00.000Z tw');
+  const follower = following();
+  append('o\n');
+  for (const name of ['three', 'four', 'five']) append(`2026-01-01T00:00:00.000Z ${name}\n`);
+  append('2026-01-01T00:00:00.000Z six\n', serverFile(logs, 'notes', 'b'));
+  const told = [...(await entriesOf(logs, 'notes', wanted, (of) => follower.beginOf(of))), ...follower.next()];
+  expect(told.map(({ text }) => text)).toEqual(['one', 'two', 'three', 'four', 'five', 'six']);
+});
+
 test('a follower reads on over a file that is put aside, and finds new machines', () => {
   const files = new LogFiles((code) => expect.fail(code));
   const append = (machine: string, text: string) =>
     files.append(serverFile(logs, 'notes', machine), `2026-01-01T00:00:00.000Z ${text}`, { maxBytes: 60, older: 2 });
   append('a', 'old\n');
-  const follower = new Follower(logs, 'notes');
+  const follower = following();
   append('a', 'half');
   expect(follower.next()).toEqual([]);
   append('a', 'x\n');

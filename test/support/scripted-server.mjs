@@ -143,9 +143,10 @@ const actions = {
     send({ method: 'notifications/tools/list_changed' });
     text(id, 'said');
   },
-  stderr: (id) => {
-    process.stderr.write('a line on stderr\n');
-    text(id, 'written');
+  /** `line` to standard error; with `times` that often, each time with its number. */
+  stderr: (id, { line = 'a line on stderr', times }) => {
+    const lines = times === undefined ? [line] : Array.from({ length: times }, (_, n) => `${n + 1} ${line}`);
+    process.stderr.write(`${lines.join('\n')}\n`, () => text(id, 'written'));
   },
 };
 
