@@ -12,49 +12,35 @@ process.on('exit', () => rmSync(temporary, { recursive: true, force: true }));
 
 const RUN_FOLDER = 'test/support/run-folder.ts';
 
+const shared = {
+  globalSetup: RUN_FOLDER,
+  // Bounds for what never comes, not for what a loaded host makes slow.
+  testTimeout: 60_000,
+  hookTimeout: 60_000,
+  expect: { poll: { timeout: 30_000 } },
+};
+const guests = {
+  ...shared,
+  globalSetup: [RUN_FOLDER, 'test/support/host.ts'],
+  hookTimeout: 900_000,
+  fileParallelism: false,
+};
+
 /** Suites by what they need: nothing; a real workerd; a real QEMU guest; everything together. */
 export default defineConfig({
   test: {
     projects: [
       {
         test: {
+          ...shared,
           name: 'unit',
           include: ['test/**/*.test.ts'],
           exclude: ['test/**/*.{edge,vm,e2e}.test.ts'],
-          // A bound for what hangs, not for what a loaded host makes slow.
-          testTimeout: 60_000,
-          globalSetup: RUN_FOLDER,
         },
       },
-      {
-        test: {
-          name: 'edge',
-          include: ['test/**/*.edge.test.ts'],
-          globalSetup: RUN_FOLDER,
-          testTimeout: 60_000,
-          hookTimeout: 60_000,
-        },
-      },
-      {
-        test: {
-          name: 'vm',
-          globalSetup: [RUN_FOLDER, 'test/support/host.ts'],
-          include: ['test/**/*.vm.test.ts'],
-          testTimeout: 300_000,
-          hookTimeout: 600_000,
-          fileParallelism: false,
-        },
-      },
-      {
-        test: {
-          name: 'e2e',
-          globalSetup: [RUN_FOLDER, 'test/support/host.ts'],
-          include: ['test/**/*.e2e.test.ts'],
-          testTimeout: 600_000,
-          hookTimeout: 900_000,
-          fileParallelism: false,
-        },
-      },
+      { test: { ...shared, name: 'edge', include: ['test/**/*.edge.test.ts'] } },
+      { test: { ...guests, name: 'vm', include: ['test/**/*.vm.test.ts'], testTimeout: 300_000 } },
+      { test: { ...guests, name: 'e2e', include: ['test/**/*.e2e.test.ts'], testTimeout: 600_000 } },
     ],
   },
 });

@@ -46,7 +46,7 @@ const answerTo = (id: string | number) =>
       if (!found) throw new Error(`no answer to ${id} in ${JSON.stringify(received)}`);
       return found;
     },
-    { timeout: 15_000 },
+    { timeout: 30_000 },
   );
 
 /** The router ends, and the client's idle connections with it. */
@@ -60,7 +60,7 @@ async function open() {
   send({ id: 'init', method: 'initialize', params: PARAMS });
   send({ method: 'notifications/initialized' });
   await answerTo('init');
-  await vi.waitFor(() => expect(router.streams.size).toBe(1));
+  await expect.poll(() => router.streams.size).toBe(1);
 }
 
 describe('every message crosses', () => {
@@ -89,9 +89,9 @@ describe('every message crosses', () => {
     send({ id: 1, method: 'tools/call', params: { name: 'x' } });
     await answerTo(1);
     router.streams.get('s1')?.write(event({ id: 'q', method: 'future/question', params: {} }));
-    await vi.waitFor(() => expect(received.at(-1)).toMatchObject({ id: 'q', method: 'future/question' }));
+    await expect.poll(() => received.at(-1)).toMatchObject({ id: 'q', method: 'future/question' });
     send({ id: 'q', result: { said: 'yes' } });
-    await vi.waitFor(() => expect(router.posted.at(-1)?.message).toMatchObject({ id: 'q', result: { said: 'yes' } }));
+    await expect.poll(() => router.posted.at(-1)?.message).toMatchObject({ id: 'q', result: { said: 'yes' } });
     expect(received.map((message) => ('method' in message ? message.method : message.id))).toEqual([
       'init',
       'notifications/progress',
@@ -110,7 +110,7 @@ describe('every message crosses', () => {
     send({ id: 'fast', method: 'tools/call', params: {} });
     await answerTo('fast');
     send({ method: 'notifications/cancelled', params: { requestId: 'slow' } });
-    await vi.waitFor(() => expect(router.methods.at(-1)).toBe('notifications/cancelled'));
+    await expect.poll(() => router.methods.at(-1)).toBe('notifications/cancelled');
     expect(received.some((message) => 'id' in message && message.id === 'slow')).toBe(false);
   });
 
@@ -151,7 +151,7 @@ describe('the era without sessions', () => {
     });
     expect(router.posted[1]?.headers['mcp-session-id']).toBeUndefined();
     send({ id: 2, method: 'subscriptions/listen', params: MODERN });
-    await vi.waitFor(() => expect(router.methods).toContain('subscriptions/listen'));
+    await expect.poll(() => router.methods).toContain('subscriptions/listen');
     send({ method: 'notifications/cancelled', params: { requestId: 2 } });
     await gone.promise;
     expect(router.methods).not.toContain('notifications/cancelled');
@@ -216,16 +216,16 @@ describe('a session that is gone', () => {
     expect(router.methods.filter((method) => method === 'tools/call')).toHaveLength(5);
     expect(router.posted[0]?.message).toMatchObject({ params: PARAMS });
     expect(router.posted[3]?.message).toMatchObject({ params: { uri: 'b:' } });
-    await vi.waitFor(() => expect(router.streams.has('s2')).toBe(true));
+    await expect.poll(() => router.streams.has('s2')).toBe(true);
   });
 
   test('is noticed by its stream before anything is asked; questions of it are withdrawn', async () => {
     await open();
     router.streams.get('s1')?.write(event({ id: 'q', method: 'roots/list' }));
-    await vi.waitFor(() => expect(received.at(-1)).toMatchObject({ id: 'q' }));
+    await expect.poll(() => received.at(-1)).toMatchObject({ id: 'q' });
     router.sessions.clear();
     router.streams.get('s1')?.end();
-    await vi.waitFor(() => expect(router.streams.has('s2')).toBe(true), { timeout: 10_000 });
+    await expect.poll(() => router.streams.has('s2')).toBe(true);
     expect(received.at(-1)).toMatchObject({ method: 'notifications/cancelled', params: { requestId: 'q' } });
     const posted = router.posted.length;
     send({ id: 'q', result: {} });
@@ -259,7 +259,7 @@ describe('a router that fails', () => {
     expect(await answerTo(2)).toHaveProperty('result');
     expect(next.methods).toEqual(['tools/call']);
     expect(next.posted[0]?.headers['mcp-session-id']).toBe('s1');
-    await vi.waitFor(() => expect(next.streams.has('s1')).toBe(true));
+    await expect.poll(() => next.streams.has('s1')).toBe(true);
   });
 
   test('away for a moment: the request waits', async () => {

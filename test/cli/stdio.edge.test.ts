@@ -7,7 +7,7 @@ import { Client, type ClientOptions } from '@modelcontextprotocol/client';
 import { StdioClientTransport } from '@modelcontextprotocol/client/stdio';
 import { Client as ClientV1 } from '@modelcontextprotocol/sdk/client/index.js';
 import { StdioClientTransport as StdioClientTransportV1 } from '@modelcontextprotocol/sdk/client/stdio.js';
-import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { moorageUp, project, type Running } from '../support/moorage.ts';
 
 const ROOT = new URL('../..', import.meta.url).pathname;
@@ -126,6 +126,8 @@ describe('with no router running', () => {
 
 describe('beside moorage up', () => {
   const { dir } = folder();
+  /** What the server wrote to standard error. */
+  const ofServer = () => readFileSync(join(dir, 'state/logs/servers/scripted/scripted.log'), 'utf8');
   let moorage: Running;
   beforeAll(async () => {
     moorage = await moorageUp(dir);
@@ -151,15 +153,11 @@ describe('beside moorage up', () => {
     await changed;
     const controller = new AbortController();
     const never = client.callTool(act('never'), { signal: controller.signal });
-    setTimeout(() => controller.abort('enough'), 200);
-    await expect(never).rejects.toThrow(/enough/);
-    await vi.waitFor(
-      () =>
-        expect(readFileSync(join(dir, 'state/logs/servers/scripted/scripted.log'), 'utf8')).toContain(
-          'notifications/cancelled',
-        ),
-      { timeout: 10_000 },
-    );
+    const refused = expect(never).rejects.toThrow(/enough/);
+    await expect.poll(ofServer).toContain('never answers');
+    controller.abort('enough');
+    await refused;
+    await expect.poll(ofServer).toContain('notifications/cancelled');
     expect(JSON.stringify((await client.callTool(act('echo', { value: 'still here' }))).content)).toContain('still');
     await client.close();
   });
@@ -205,9 +203,11 @@ describe('beside moorage up', () => {
     const call = (client: Client, action: string) =>
       client.callTool({ name: 'do', arguments: { action, value: 'v' } }, { timeout: 40_000 });
     await Promise.all([call(beside.client, 'echo'), call(remote.client, 'echo')]);
+    const asked = () => ofServer().split('never answers').length - 1;
+    const before = asked();
     const running = [call(beside.client, 'never'), call(remote.client, 'never')];
     const outcomes = Promise.allSettled(running);
-    await new Promise((resolve) => setTimeout(resolve, 1_500));
+    await expect.poll(asked).toBe(before + 2);
     const port = Number(new URL(moorage.url).port);
     const workerd = Number(readFileSync(join(dir, 'state/edge/workerd.pid'), 'utf8'));
     await moorage.kill();

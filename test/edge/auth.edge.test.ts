@@ -2,7 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { auditPage, auditText, brokenAt } from '../../shared/audit.ts';
 import { importKey } from '../../shared/grant.ts';
 import { signOwnerToken } from '../../shared/owner.ts';
@@ -215,8 +215,7 @@ describe('the audit', () => {
     return page.entries.map(({ text }) => auditText.parse(JSON.parse(text)));
   };
   /** Nobody waits for a record: it is there soon after. */
-  const eventually = (expected: object) =>
-    vi.waitFor(async () => expect(await records()).toContainEqual(expect.objectContaining(expected)), 10_000);
+  const eventually = (expected: object) => expect.poll(records).toContainEqual(expect.objectContaining(expected));
 
   test('has denials, logins, tokens and administration, each with who and where', async () => {
     const headers = { ...bearer(await ownerToken()), 'content-type': 'application/json' };

@@ -177,7 +177,7 @@ describe('a copy', () => {
     const { wire } = await open();
     await listAll(wire);
     await expect
-      .poll(async () => arrivedDuring(async () => open()), { timeout: 10_000 })
+      .poll(async () => arrivedDuring(async () => open()))
       .toEqual(['initialize', 'notifications/initialized']);
   });
 

@@ -167,7 +167,7 @@ describe('what a client is told about caching', () => {
     expect(await prompts()).toMatchObject({ ttlMs: 2000, cacheScope: 'public' });
     await expect.poll(() => arrivedDuring(prompts)).toEqual([]);
     await expect.poll(async () => (await prompts()).ttlMs).toBeLessThan(1900);
-    await expect.poll(() => arrivedDuring(prompts), { timeout: 5000 }).toEqual(['prompts/list']);
+    await expect.poll(() => arrivedDuring(prompts)).toEqual(['prompts/list']);
   });
 });
 
@@ -283,7 +283,7 @@ describe('a client that listens at /mcp', () => {
     say();
     await expect.poll(() => edge.origin.arrived.at(-1)?.message).toMatchObject({ id: 'moorage-list-0' });
     listing.tools = ['look', 'late'];
-    await expect.poll(async () => names(await ask('tools/list')), { timeout: 5000 }).toEqual(['look', 'late']);
+    await expect.poll(async () => names(await ask('tools/list'))).toEqual(['look', 'late']);
     expect(await reader.message()).toEqual(changed('tools'));
     listing.prompts = ['other'];
     say();

@@ -286,7 +286,7 @@ describe('the stream of a session', () => {
 describe('streams that are ended when they are silent', () => {
   let polling: UnderTest;
   beforeAll(async () => {
-    polling = await edgeUnderTest({ stepping: STEPPING }, { endIdleAfterMs: 150 });
+    polling = await edgeUnderTest({ stepping: STEPPING }, { endIdleAfterMs: 500 });
     const ready = await polling.dial();
     await ready.hello(['notes']);
   });
@@ -304,14 +304,14 @@ describe('streams that are ended when they are silent', () => {
     expect(text).toBe(`${primed}${numbered(1, progress(1))}id: o.${STREAM}.1\nretry: 500\ndata: \n\n`);
     polling.origin.onResume = (_, response) => {
       begin(response, ': keep-alive\n\n');
-      setTimeout(() => response.end(numbered(2, result(callTool))), 400);
+      setTimeout(() => response.end(numbered(2, result(callTool))), 1_500);
     };
     expect((await rest(new EventReader(await resume(wire, `o.${STREAM}.1`)))).messages).toEqual([result(callTool)]);
   });
 
   test('a call of an edge server: the rest comes to the client that comes back, however long it is silent', async () => {
     const wire = await wireTo('stepping');
-    const before = await rest(new EventReader(await wire.post(step({ steps: 2, ms: 600 }))));
+    const before = await rest(new EventReader(await wire.post(step({ steps: 2, ms: 1500 }))));
     expect(data(before.messages)).toEqual([1]);
     const after = await rest(new EventReader(await resume(wire, before.lastId)));
     expect(data(after.messages)).toEqual([2, 'result']);
@@ -319,7 +319,7 @@ describe('streams that are ended when they are silent', () => {
 
   test('clients of older revisions do not come back, so their streams stay', async () => {
     const wire = await wireTo('stepping', '2025-06-18');
-    const { messages } = await rest(new EventReader(await wire.post(step({ steps: 2, ms: 300 }))));
+    const { messages } = await rest(new EventReader(await wire.post(step({ steps: 2, ms: 1500 }))));
     expect(data(messages)).toEqual([1, 2, 'result']);
   });
 });

@@ -1,12 +1,10 @@
 /** A stdio server that writes what no server should: the call it concerns fails, memory stays bounded, the session lives on. */
-import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { initialize, modern, type OriginUnderTest, request, startOrigin, textOf } from '../support/origin.ts';
 
 const SCRIPT = new URL('../support/scripted-server.mjs', import.meta.url).pathname;
 const at = { session: 's', server: 'scripted' };
 const MiB = 1 << 20;
-
-vi.setConfig({ testTimeout: 60_000 });
 
 let origin: OriginUnderTest;
 beforeAll(async () => {

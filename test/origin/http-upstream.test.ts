@@ -267,7 +267,7 @@ describe('a server that is away or hostile', () => {
           .end(`{"jsonrpc":"2.0","id":2,"result":${'{"a":'.repeat(100_000)}1${'}'.repeat(100_001)}`),
     ],
     ['another content type', (r) => void r.writeHead(200, { 'content-type': 'text/html' }).end('<p>')],
-  ])('%s fails the call in bounded memory, and the session lives on', { timeout: 30_000 }, async (_what, hostile) => {
+  ])('%s fails the call in bounded memory, and the session lives on', async (_what, hostile) => {
     const upstream = await scripted((message, response) => {
       if (message.method === 'initialize') json(response, initialized(message));
       else if (message.method === 'ping') json(response, { jsonrpc: '2.0', id: message.id, result: {} });
@@ -284,13 +284,14 @@ describe('a server that is away or hostile', () => {
   });
 
   test('it takes connections and says nothing: others are served meanwhile, and ending the session ends the wait', async () => {
-    const silent = createSocket(() => undefined);
+    const connected = Promise.withResolvers<void>();
+    const silent = createSocket(() => connected.resolve());
     await new Promise<void>((resolve) => silent.listen(0, '127.0.0.1', resolve));
     opened.push(() => silent.close());
     const origin = await originFor({ url: `http://127.0.0.1:${(silent.address() as AddressInfo).port}/` });
     const waiting = origin.ask(initialize(), at);
     waiting.catch(() => undefined);
-    await new Promise((resolve) => setTimeout(resolve, 100));
+    await connected.promise;
     await origin.parts.close();
     expect(await waiting).toMatchObject({ error: { data: { code: 'server_failed' } } });
   });

@@ -1,5 +1,5 @@
 /** One call of a client without sessions, driven by hand: what the clock does, and who is settled. */
-import { beforeEach, expect, test, vi } from 'vitest';
+import { beforeEach, expect, test } from 'vitest';
 import { type CallContext, LaneCall, type Reader } from '../../origin/bridge/lane/call.ts';
 import type { CallSink } from '../../origin/bridge/peer.ts';
 import type { MoorageError } from '../../shared/errors.ts';
@@ -47,7 +47,7 @@ const question = { jsonrpc: '2.0', id: 'q', method: 'sampling/createMessage', pa
 const parked = async (client = reader(1)) => {
   const call = callWith(client);
   upstream.sink.message(question);
-  await vi.waitFor(() => expect(client.settled).toHaveLength(1));
+  await expect.poll(() => client.settled).toHaveLength(1);
   return { call, client };
 };
 

@@ -1,7 +1,7 @@
 /** Clients with sessions at servers of 2026-07-28 that refuse them: what the server would remember is remembered here. */
 
 import { createMcpHandler } from '@modelcontextprotocol/server';
-import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { JsonRpcRequest, JsonRpcResponse } from '../../shared/jsonrpc.ts';
 import { WAKE_HEADER } from '../../shared/origin-api.ts';
 import { createFixture } from '../conformance/fixture.ts';
@@ -12,8 +12,6 @@ const FIXTURE = new URL('../conformance/stdio.ts', import.meta.url).pathname;
 const SCRIPT = new URL('../support/modern-server.mjs', import.meta.url).pathname;
 const LEGACY = new URL('../support/scripted-server.mjs', import.meta.url).pathname;
 const ABLE = { elicitation: { form: {}, url: {} }, sampling: {}, roots: {} };
-
-vi.setConfig({ testTimeout: 30_000 });
 
 let origin: OriginUnderTest;
 let http: Listener;
@@ -177,19 +175,16 @@ describe('a server that does as told', () => {
       params: { uri: 'test://a' },
     });
     await origin.ask(request(3, 'resources/unsubscribe', { uri: 'test://a' }), at);
-    await new Promise((resolve) => setTimeout(resolve, 200));
-    expect(await listening()).not.toContain('test://a');
+    await expect.poll(listening).not.toContain('test://a');
     expect(await origin.ask(call(4, { action: 'crash' }), at)).toMatchObject({
       error: { data: { code: 'outcome_unknown' } },
     });
     const before = mine().length;
-    await vi.waitFor(
-      async () => {
-        await origin.ask(call(5, { action: 'changed' }), at);
-        expect(mine().length).toBeGreaterThan(before);
-      },
-      { timeout: 10_000, interval: 300 },
-    );
+    const after = async () => {
+      await origin.ask(call(5, { action: 'changed' }), at);
+      return mine().length;
+    };
+    await expect.poll(after, { interval: 300 }).toBeGreaterThan(before);
   });
 
   test('a call that its client cancels is cancelled at the server', async () => {

@@ -1,4 +1,7 @@
 /** The agent's interface to streams: how an answer becomes one, and who gets to resume it. */
+import { mkdtempSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { parseEventId } from '../../shared/event-stream.ts';
 import { PREFER_HEADER, REVISION_HEADER, STREAMS_PATH } from '../../shared/origin-api.ts';
@@ -77,10 +80,16 @@ test('another session, a place that never was, and a session that ended find not
 
 test('a running call is followed to its end by whoever came last', async () => {
   const session = await opened('running');
-  const exchange = await origin.post(call({ action: 'step', steps: 6, ms: 100 }), within(session, stream));
-  await expect.poll(() => exchange.messages.length).toBe(2);
-  const rest = await (await origin.get(pathOf(exchange)(2), within(session))).text();
-  expect([...rest.matchAll(/"progress":(\d)/g)].map(([, n]) => Number(n))).toEqual([3, 4, 5, 6]);
+  const enough = join(mkdtempSync(join(tmpdir(), 'moorage-steps-')), 'enough');
+  const steps = call({ action: 'step', steps: 6, ms: 10, until: enough });
+  const exchange = await origin.post(steps, within(session, stream));
+  await expect.poll(() => exchange.messages.length).toBeGreaterThan(2);
+  const following = await origin.get(pathOf(exchange)(2), within(session));
+  writeFileSync(enough, '');
+  const rest = await following.text();
+  const seen = [...rest.matchAll(/"progress":(\d+)/g)].map(([, n]) => Number(n));
+  expect(seen.slice(0, 4)).toEqual([3, 4, 5, 6]);
+  expect(seen).toEqual(seen.map((_, index) => index + 3));
   expect(rest).toContain('"text":"done"');
   await expect(exchange.done).rejects.toThrow();
 });

@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { Client, StreamableHTTPClientTransport } from '@modelcontextprotocol/client';
 import { createRouter } from 'moorage';
-import { describe, expect, test, vi } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { connect } from '../support/moorage.ts';
 
 const ROOT = new URL('../..', import.meta.url).pathname;
@@ -61,7 +61,7 @@ describe('createRouter', () => {
     const router = await createRouter({ mcpServers: { time } }, { stateDir, log: (line) => log.push(line) });
     const client = await connect(router.url, 'time');
     process.kill(Number(readFileSync(join(stateDir, 'edge/workerd.pid'), 'utf8')), 'SIGKILL');
-    await vi.waitFor(async () => expect((await fetch(`${router.url}/healthz`)).ok).toBe(true), { timeout: 20_000 });
+    await expect.poll(async () => (await fetch(`${router.url}/healthz`)).ok).toBe(true);
     expect(await client.text('get_current_time', { timezone: 'UTC' })).toContain('UTC');
     expect(log.join('\n')).toContain('started again');
     await client.close();

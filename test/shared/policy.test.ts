@@ -219,6 +219,6 @@ describe('whatever the rules', () => {
     const started = performance.now();
     expect(decide(access, ALICE, tool('a'.repeat(20_000))).allow).toBe(false);
     // Backtracking would take longer than the universe; the bound is generous for a host under load.
-    expect(performance.now() - started).toBeLessThan(2000);
+    expect(performance.now() - started).toBeLessThan(20_000);
   });
 });

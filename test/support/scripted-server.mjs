@@ -3,7 +3,7 @@
  * dependencies: it runs as a child process and inside a guest. One tool, `do`, whose `action` chooses.
  */
 import { createHash, randomBytes } from 'node:crypto';
-import { appendFileSync, readFileSync } from 'node:fs';
+import { appendFileSync, existsSync, readFileSync } from 'node:fs';
 import { createInterface } from 'node:readline';
 
 const send = (message) => process.stdout.write(`${JSON.stringify({ jsonrpc: '2.0', ...message })}\n`);
@@ -44,7 +44,8 @@ const actions = {
   /** Random numbers of the process's own generator. */
   draw: (id) => text(id, randomBytes(16).toString('hex')),
   read: (id, args) => text(id, readFileSync(args.path, 'utf8').trim()),
-  never: () => undefined,
+  /** Never answers, and says that it was asked. */
+  never: () => process.stderr.write('never answers\n'),
   later: (id, args) => setTimeout(() => text(id, args.value), args.ms),
   /** Leaves a line on disk for each execution, with the process that did it, then takes its time. */
   record: (id, args) => {
@@ -69,12 +70,12 @@ const actions = {
     }
     text(id, 'done');
   },
-  /** Progress in time: one step every `ms`, then the answer. */
+  /** Progress in time: one step every `ms`, then the answer, or not before the file `until` is there. */
   step: (id, args, meta) => {
     let n = 0;
     const timer = setInterval(() => {
       send({ method: 'notifications/progress', params: { progressToken: meta?.progressToken, progress: ++n } });
-      if (n < args.steps) return;
+      if (n < args.steps || (args.until && !existsSync(args.until))) return;
       clearInterval(timer);
       text(id, 'done');
     }, args.ms);
@@ -208,6 +209,7 @@ createInterface({ input: process.stdin }).on('line', (line) => {
     return;
   }
   if (message.method === 'server/discover') {
+    process.stderr.write('probed\n');
     // What servers of earlier revisions did when a message came before `initialize`.
     if (process.argv.includes('--dies-of-probe')) process.exit(9);
     if (process.argv.includes('--ignores-probe')) return;

@@ -1,7 +1,7 @@
 /** Connections of a guest as frames: what a hostile one may not, and how a gateway carries them to a real socket. */
 import { createServer, type Server, type Socket } from 'node:net';
 import { Duplex } from 'node:stream';
-import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { Gateway, type Resolve } from '../../origin/egress/gateway.ts';
 import {
   CHANNEL,
@@ -47,7 +47,7 @@ function guestWith(egress?: Egress) {
   const types = (id: number) => sent.filter(({ stream }) => stream === id).map(({ type }) => type);
   const received = (id: number) =>
     Buffer.concat(sent.filter((f) => f.stream === id && f.type === FRAME.stdin).map((f) => f.payload));
-  const until = (id: number, type: number) => vi.waitFor(() => expect(types(id)).toContain(type), { timeout: 5_000 });
+  const until = (id: number, type: number) => expect.poll(() => types(id)).toContain(type);
   return { channel, sent, closed: closed.promise, say, types, received, until };
 }
 
@@ -199,7 +199,7 @@ describe('a gateway', () => {
     expect(guest.types(ID)).not.toContain(FRAME.end);
     guest.say(encodeEnd(ID, CHANNEL.stdout));
     await guest.until(ID, FRAME.end);
-    await vi.waitFor(() => expect(lines).toHaveLength(2));
+    await expect.poll(() => lines).toHaveLength(2);
     expect(lines[0]).toBe(`egress: connection 1 to 127.0.0.1:${port} opened, at 127.0.0.1`);
     expect(lines[1]).toBe(
       `egress: connection 1 to 127.0.0.1:${port} closed: ${data.length} bytes sent, ${data.length + 3} received in 0.0 s`,
@@ -216,10 +216,8 @@ describe('a gateway', () => {
     await guest.until(ID + 1, FRAME.stdin);
     const peer = sockets.at(-1);
     guest.say(encodeFrame(FRAME.reset, ID + 1));
-    await vi.waitFor(() => expect(peer?.destroyed).toBe(true));
-    await vi.waitFor(() =>
-      expect(lines.at(-1)).toMatch(/connection 2 .* reset by the machine: 0 bytes sent, 3 received/),
-    );
+    await expect.poll(() => peer?.destroyed).toBe(true);
+    await expect.poll(() => lines.at(-1)).toMatch(/connection 2 .* reset by the machine: 0 bytes sent, 3 received/);
     expect(lines.join('\n')).toMatch(/connection 1 .* reset: .*: 0 bytes sent, 3 received/);
     expect(guest.types(ID + 1)).not.toContain(FRAME.reset);
   });
@@ -289,12 +287,12 @@ describe('a gateway', () => {
     for (const id of [ID, ID + 1])
       for (let n = 0; n < 4; n += 1) guest.say(encodeFrame(FRAME.stdout, id, Buffer.alloc(32 * 1024)));
     const read = () => peers.reduce((sum, peer) => sum + (peer?.bytesRead ?? 0), 0);
-    await vi.waitFor(() => expect(read()).toBeGreaterThanOrEqual(64 * 1024));
+    await expect.poll(read).toBeGreaterThanOrEqual(64 * 1024);
     await new Promise((resolve) => setTimeout(resolve, 50));
     // What may pass at once passes for both together.
     expect(read()).toBe(64 * 1024);
     guest.channel.close(new MachineError('machine-gone', 'done'));
-    await vi.waitFor(() => expect(lines.filter((line) => line.includes('reset by the machine'))).toHaveLength(2));
+    await expect.poll(() => lines.filter((line) => line.includes('reset by the machine'))).toHaveLength(2);
   });
 
   test('does not let a guest fill the log', async () => {
