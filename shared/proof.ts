@@ -5,7 +5,7 @@
  * request also carries a JWS of the edge over what it asks (after DPoP, RFC 9449: `htm`, `htu`, `ath`, `jti`), with digests
  * of its body and of those headers that change what it means. A proof is good once, for a minute.
  */
-import { type CryptoKey, SignJWT } from 'jose';
+import { base64url, type CryptoKey, SignJWT } from 'jose';
 import { z } from 'zod';
 import { MoorageError } from './errors.ts';
 import { ALGORITHM, EDGE, type EdgeKeys, verifyByEdge } from './grant.ts';
@@ -105,8 +105,5 @@ async function digest(data: string | Uint8Array): Promise<string> {
   const bytes = typeof data === 'string' ? new TextEncoder().encode(data) : data;
   // Neither half shares memory between threads: what the wider type of views allows for does not occur.
   const sum = new Uint8Array(await crypto.subtle.digest('SHA-256', bytes as Uint8Array<ArrayBuffer>));
-  return btoa(String.fromCharCode(...sum))
-    .replaceAll('+', '-')
-    .replaceAll('/', '_')
-    .replaceAll('=', '');
+  return base64url.encode(sum);
 }

@@ -14,6 +14,7 @@ import { MoorageError } from '../../shared/errors.ts';
 import { directoryOf } from '../directory/object.ts';
 import { hashOf } from '../enrolment/enrol.ts';
 import { type Env, edgePublicKeysOf, originsOf } from '../env.ts';
+import { randomText } from '../random.ts';
 import type { Admin } from './context.ts';
 
 const LONGEST_INVITATION_S = 7 * 24 * 3600;
@@ -64,7 +65,7 @@ origins.post('/invitations', async ({ env, req, json }) => {
   if (originsOf(env).has(id)) {
     throw new MoorageError('invalid_request', `"id": this edge has an origin "${id}" by its own configuration.`);
   }
-  const secret = secretText();
+  const secret = randomText(16);
   const expiresAt = Date.now() + expiresInS * 1000;
   await directoryOf(env).invite({ id, url, expiresAt }, await hashOf(secret));
   const [key] = edgePublicKeysOf(env);
@@ -84,11 +85,3 @@ origins.delete('/:id', async ({ env, req, body }) => {
 });
 
 const linkOf = (env: Env, id: string) => env.ORIGIN.get(env.ORIGIN.idFromName(id));
-
-/** 128 random bits, base64url. */
-function secretText(): string {
-  return btoa(String.fromCharCode(...crypto.getRandomValues(new Uint8Array(16))))
-    .replaceAll('+', '-')
-    .replaceAll('/', '_')
-    .replaceAll('=', '');
-}

@@ -13,7 +13,7 @@ import { failure, isRequest, isResponse, type JsonRpcMessage, type JsonRpcReques
 import { KEEP_ALIVE_LINE, KEEP_ALIVE_MS } from '../../shared/origin-api.ts';
 import { takesPriming } from '../../shared/revision.ts';
 import type { Env } from '../env.ts';
-import { randomName } from '../random-name.ts';
+import { randomName } from '../random.ts';
 import { STREAM_HEADERS } from '../respond.ts';
 import { sessionOf } from '../session/object.ts';
 import type { Restore } from '../session/session.ts';

@@ -5,7 +5,7 @@
  * An id is `lane.` and base64url(24 bytes of HMAC-SHA256 over server and principal): always the same for both, telling
  * nothing of either, and with a dot, which no session id has.
  */
-import type { CryptoKey } from 'jose';
+import { base64url, type CryptoKey } from 'jose';
 
 const TAG_BYTES = 24;
 
@@ -14,6 +14,5 @@ export async function laneId(key: CryptoKey, server: string, principal: string):
   // No name of a server holds a NUL, so the two cannot run into each other.
   const data = new TextEncoder().encode(`lane\0${server}\0${principal}`);
   const tag = new Uint8Array(await crypto.subtle.sign('HMAC', key, data)).subarray(0, TAG_BYTES);
-  const text = btoa(String.fromCharCode(...tag));
-  return `lane.${text.replaceAll('+', '-').replaceAll('/', '_')}`;
+  return `lane.${base64url.encode(tag)}`;
 }

@@ -5,7 +5,7 @@
  * the id of another server's session, is therefore refused without waking an object. Possession of an id is no proof of
  * who calls: the session is bound to its principal as well.
  */
-import type { CryptoKey } from 'jose';
+import { base64url, type CryptoKey } from 'jose';
 
 const RANDOM_BYTES = 16;
 const TAG_BYTES = 12;
@@ -17,18 +17,18 @@ export async function mintSessionId(key: CryptoKey, server: string, random: Uint
   const bytes = new Uint8Array(RANDOM_BYTES + TAG_BYTES);
   bytes.set(random.subarray(0, RANDOM_BYTES));
   bytes.set(await tag(key, server, random), RANDOM_BYTES);
-  return toBase64Url(bytes);
+  return base64url.encode(bytes);
 }
 
 /** Whether `id` was minted with `key` for `server`. Takes the same time wherever the tag differs. */
 export async function isSessionId(key: CryptoKey, server: string, id: string): Promise<boolean> {
   if (!ID.test(id)) return false;
-  const bytes = fromBase64Url(id);
+  const bytes = base64url.decode(id);
   const expected = await tag(key, server, bytes.subarray(0, RANDOM_BYTES));
   let difference = 0;
   for (let i = 0; i < TAG_BYTES; i++) difference |= (expected[i] ?? 0) ^ (bytes[RANDOM_BYTES + i] ?? 0);
   // The last character holds 2 unused bits: only the canonical spelling is the id, or one session had four names.
-  return difference === 0 && toBase64Url(bytes) === id;
+  return difference === 0 && base64url.encode(bytes) === id;
 }
 
 /** Name of the Session object that holds `id`. With `shards` 0 it is the id itself. */
@@ -45,15 +45,4 @@ async function tag(key: CryptoKey, server: string, random: Uint8Array): Promise<
   data.set(random.subarray(0, RANDOM_BYTES));
   data.set(name, RANDOM_BYTES);
   return new Uint8Array(await crypto.subtle.sign('HMAC', key, data)).subarray(0, TAG_BYTES);
-}
-
-function toBase64Url(bytes: Uint8Array): string {
-  return btoa(String.fromCharCode(...bytes))
-    .replaceAll('+', '-')
-    .replaceAll('/', '_')
-    .replaceAll('=', '');
-}
-
-function fromBase64Url(text: string): Uint8Array {
-  return Uint8Array.from(atob(text.replaceAll('-', '+').replaceAll('_', '/')), (character) => character.charCodeAt(0));
 }

@@ -24,7 +24,7 @@ import { type Told, variantOf } from '../discovery/view.ts';
 import { type Env, edgeKeyOf, shardsOf } from '../env.ts';
 import { endAtOrigin } from '../origin/client.ts';
 import { type Outcome, outcomeOf } from '../outcome.ts';
-import { randomName } from '../random-name.ts';
+import { randomName } from '../random.ts';
 import { respondError } from '../respond.ts';
 import { sessionObjectName } from './id.ts';
 import { nothingFollows, sessionNotFound, unknownServer } from './refusals.ts';

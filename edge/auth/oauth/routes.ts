@@ -13,6 +13,7 @@ import { httpStatus, MoorageError, toMoorageError } from '../../../shared/errors
 import { MCP_SCOPE } from '../../../shared/scopes.ts';
 import { type Audited, record, recordDenial } from '../../audit/record.ts';
 import type { Env } from '../../env.ts';
+import { randomText } from '../../random.ts';
 import { fetchPublic } from '../fetch-public.ts';
 import { authOf, baseOf } from '../settings.ts';
 import { codeHash } from './code.ts';
@@ -103,7 +104,7 @@ oauthRoutes.post(AUTHORIZE_PATH, async (context) => {
     recordDenial(auditedOf(context), new MoorageError('authentication_required', problem));
     return await ask(context, server, request, problem);
   }
-  const pending: Pending = { verifier: randomText(), nonce: randomText() };
+  const pending: Pending = { verifier: randomText(32), nonce: randomText(32) };
   const { state, headers: bound } = await server.helpers.beginUpstream(request, { data: pending, headers });
   return await onward(await loginUrl(upstream, pending, state, callbackOf(context), reachOf(context)), bound);
 });
@@ -191,14 +192,6 @@ function reachOf({ env }: At): Reach {
 }
 
 const isLoopback = (url: string): boolean => /^http:\/\/(127\.0\.0\.1|localhost|\[::1\])[:/]/.test(url);
-
-/** 256 random bits, base64url. */
-function randomText(): string {
-  return btoa(String.fromCharCode(...crypto.getRandomValues(new Uint8Array(32))))
-    .replaceAll('+', '-')
-    .replaceAll('/', '_')
-    .replaceAll('=', '');
-}
 
 /** A person reads the answer, unless it goes back to the client. */
 async function answerTo(thrown: unknown, { req }: At): Promise<Response> {

@@ -2,7 +2,7 @@
  * Owns how a user proves who it is to an upstream (OpenID Connect Core 1.0, section 3.1, with PKCE; or GitHub's OAuth 2.0): where
  * the browser is sent, and whom the answer names.
  */
-import { decodeJwt } from 'jose';
+import { base64url, decodeJwt } from 'jose';
 import { z } from 'zod';
 import { isAllowed, type Upstream } from '../../../shared/config/oauth.ts';
 import { MoorageError } from '../../../shared/errors.ts';
@@ -182,10 +182,7 @@ async function jsonAt({ fetch: through }: Reach, url: string, init: RequestInit)
 /** RFC 7636, section 4.2. */
 async function challengeOf(verifier: string): Promise<string> {
   const sum = new Uint8Array(await crypto.subtle.digest('SHA-256', new TextEncoder().encode(verifier)));
-  return btoa(String.fromCharCode(...sum))
-    .replaceAll('+', '-')
-    .replaceAll('/', '_')
-    .replaceAll('=', '');
+  return base64url.encode(sum);
 }
 
 function isJws(token: string): boolean {
