@@ -83,6 +83,7 @@ async function place(
     case 'contiguous-file': {
       const to = await free(target, path);
       const flags = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW;
+      // Node takes numbers as well (fs, "File system flags"), which its types do not say.
       await pipeline(entry, createWriteStream(to, { flags: flags as never, mode: 0o600 }));
       await dress(to, header);
       written.add(to);

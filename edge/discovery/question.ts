@@ -42,7 +42,7 @@ export function questionOf(request: JsonRpcRequest): Question | null {
 }
 
 /** The kind of list that a server's notification says has changed, or null. */
-export function changedKindOf(message: JsonRpcMessage): Kind | null {
+export function changedKindOf(message: JsonRpcMessage | Readonly<Record<string, unknown>>): Kind | null {
   if (!('method' in message)) return null;
   return KINDS.find((kind) => message.method === `notifications/${kind}/list_changed`) ?? null;
 }

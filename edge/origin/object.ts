@@ -11,7 +11,6 @@ import { DurableObject } from 'cloudflare:workers';
 import { toMoorageError } from '../../shared/errors.ts';
 import { parseExactly } from '../../shared/exact-json.ts';
 import { signKeys } from '../../shared/grant.ts';
-import type { JsonRpcMessage } from '../../shared/jsonrpc.ts';
 import {
   type DownFrame,
   LINK_VERSION,
@@ -147,7 +146,7 @@ export class Origin extends DurableObject<Env> {
         this.env.SESSION.get(this.env.SESSION.idFromName(name)).publish(ids, text, origin, starting),
       ),
     );
-    const kind = changedKindOf(message as unknown as JsonRpcMessage);
+    const kind = changedKindOf(message);
     if (!lane || kind === null) return;
     // The id is made of the other two: an origin cannot name an object that is not a lane of its caller.
     const id = await laneId(await sessionKeyOf(this.env), lane.server, lane.principal);

@@ -110,7 +110,7 @@ export class Database {
     const columns = 'SELECT id, session, bytes, ended_at AS endedAt FROM stream WHERE ended_at IS NOT NULL';
     const rows =
       session === undefined ? this.#sql(columns).all() : this.#sql(`${columns} AND session = ?`).all(session);
-    return rows as unknown as EndedStream[];
+    return rows as { id: string; session: string; bytes: number; endedAt: number }[];
   }
 
   remove(ids: readonly string[]): void {

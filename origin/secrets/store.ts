@@ -54,7 +54,8 @@ const MIGRATIONS = [
     PRIMARY KEY (name, server, principal)) WITHOUT ROWID;`,
 ];
 
-interface Row {
+/** A row of our own table: what SQLite returns is cast to it. */
+type Row = {
   readonly name: string;
   readonly server: string;
   readonly principal: string;
@@ -62,7 +63,7 @@ interface Row {
   readonly changed_at: number;
   readonly key: string;
   readonly box: Uint8Array;
-}
+};
 
 const boundTo = ({ name, server, principal, revision }: Pick<Row, 'name' | 'server' | 'principal' | 'revision'>) => [
   name,
@@ -86,7 +87,7 @@ export class SecretStore {
   /** All secrets without their values, by name. */
   list(): StoredSecret[] {
     const rows = this.#db()?.prepare('SELECT * FROM secret ORDER BY name, server, principal').all() ?? [];
-    return (rows as unknown as Row[]).map(({ name, server, principal, changed_at }) => ({
+    return (rows as Row[]).map(({ name, server, principal, changed_at }) => ({
       name,
       ...(server === '' ? {} : { server }),
       ...(principal === '' ? {} : { principal }),
@@ -134,7 +135,7 @@ export class SecretStore {
       ORDER BY principal = '', server = '' LIMIT 1`;
     const row = this.#db()
       ?.prepare(sql)
-      .get(name, server, principal ?? '') as unknown as Row | undefined;
+      .get(name, server, principal ?? '') as Row | undefined;
     return row && { value: unseal(this.#ring(), row, boundTo(row)), revision: row.revision };
   }
 
@@ -154,7 +155,7 @@ export class SecretStore {
     storeKeys(this.#dir, ring);
     db.exec('BEGIN IMMEDIATE');
     try {
-      const rows = db.prepare('SELECT * FROM secret').all() as unknown as Row[];
+      const rows = db.prepare('SELECT * FROM secret').all() as Row[];
       const update = db.prepare('UPDATE secret SET key = ?, box = ? WHERE name = ? AND server = ? AND principal = ?');
       for (const row of rows) {
         const { key, box } = seal(ring, unseal(ring, row, boundTo(row)), boundTo(row));

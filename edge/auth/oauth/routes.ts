@@ -184,7 +184,7 @@ const callbackOf = (context: At): string => `${baseAt(context)}${CALLBACK_PATH}`
 
 function reachOf({ env }: At): Reach {
   return {
-    fetch: (url, init) => (isLoopback(url) && env.LOOPBACK ? env.LOOPBACK.fetch(url, init as never) : fetch(url, init)),
+    fetch: (url, init) => (isLoopback(url) && env.LOOPBACK ? env.LOOPBACK.fetch(url, init) : fetch(url, init)),
     fetchText: (url, local) => fetchPublic(url, local ? { loopback: env.LOOPBACK } : {}),
     secret: env.MOORAGE_UPSTREAM_SECRET,
     now: Date.now(),

@@ -58,6 +58,7 @@ export function authorizationServer(env: Env, config: OAuthConfig, base: string,
     clientIdMetadataDocumentEnabled: true,
   };
   const server = new OAuthAuthorizationServer<typeof bindings>(options);
+  // The library fills a context for handlers of resources, of which this server has none: no more of it is used.
   const context = { waitUntil: () => undefined, passThroughOnException: () => undefined, props: {} };
   return {
     fetch: (request) => server.fetch(request, bindings, context as unknown as ExecutionContext),

@@ -17,7 +17,7 @@ export const MANIFEST_TYPES = [
   'application/vnd.docker.distribution.manifest.v2+json',
 ] as const;
 
-const digest = z.string().refine(isDigest, 'only sha256 is known') as unknown as z.ZodType<Digest>;
+const digest = z.custom<Digest>((value) => typeof value === 'string' && isDigest(value), 'only sha256 is known');
 
 const descriptor = z.object({
   mediaType: z.string().optional(),
