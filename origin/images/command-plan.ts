@@ -43,3 +43,38 @@ export function splitFlag(arg: string): [string, string | undefined] {
   const at = arg.indexOf('=');
   return at < 0 || !arg.startsWith('--') ? [arg, undefined] : [arg.slice(0, at), arg.slice(at + 1)];
 }
+
+export interface RunnerOptions {
+  /** Options that name packages. */
+  readonly packages: readonly string[];
+  /** Options that say nothing to us. */
+  readonly quiet: readonly string[];
+}
+
+/**
+ * Reads a command that runs a program out of a package (`npx`, `uvx` …): the packages that its options name, the program,
+ * its arguments.
+ */
+export function readRunner(tool: string, args: readonly string[], { packages, quiet }: RunnerOptions) {
+  const given: { readonly flag: string; readonly value: string }[] = [];
+  let index = 0;
+  for (; index < args.length; index += 1) {
+    const arg = args[index] ?? '';
+    if (arg === '--') {
+      index += 1;
+      break;
+    }
+    if (!arg.startsWith('-')) break;
+    const [flag, inline] = splitFlag(arg);
+    if (packages.includes(flag)) {
+      const value = inline ?? args[++index];
+      if (value === undefined) throw unsupported(`${tool}: ${flag} needs a package`);
+      given.push({ flag, value });
+    } else if (!quiet.includes(flag)) {
+      throw unsupported(`${tool}: the option ${arg} is not understood; name the package directly`);
+    }
+  }
+  const [program, ...rest] = args.slice(index);
+  if (program === undefined) throw unsupported(`${tool}: no package is named`);
+  return { given, program, rest };
+}

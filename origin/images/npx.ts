@@ -1,27 +1,14 @@
 /** What `npx` and its likes would do with their arguments. Pure. */
-import { type CommandPlan, splitFlag, unsupported } from './command-plan.ts';
+import { type CommandPlan, readRunner, unsupported } from './command-plan.ts';
+
+const OPTIONS = {
+  packages: ['-p', '--package'],
+  quiet: ['-y', '--yes', '-q', '--quiet', '--silent', '--prefer-offline', '--prefer-online'],
+};
 
 export function planNpx(args: readonly string[]): CommandPlan {
-  const packages: string[] = [];
-  let index = 0;
-  for (; index < args.length; index += 1) {
-    const arg = args[index] ?? '';
-    if (arg === '--') {
-      index += 1;
-      break;
-    }
-    if (!arg.startsWith('-')) break;
-    const [flag, inline] = splitFlag(arg);
-    if (flag === '-p' || flag === '--package') {
-      const value = inline ?? args[++index];
-      if (value === undefined) throw unsupported('npx: -p needs a package');
-      packages.push(value);
-    } else if (!['-y', '--yes', '-q', '--quiet', '--silent', '--prefer-offline', '--prefer-online'].includes(flag)) {
-      throw unsupported(`npx: the option ${arg} is not understood; name the package directly`);
-    }
-  }
-  const [first, ...rest] = args.slice(index);
-  if (first === undefined) throw unsupported('npx: no package is named');
+  const { given, program: first, rest } = readRunner('npx', args, OPTIONS);
+  const packages = given.map(({ value }) => value);
   if (packages.length === 0) {
     return { kind: 'npm', npm: [first], bin: { package: packageName(first) }, args: rest };
   }

@@ -1,6 +1,6 @@
 /** What `uvx`, `pipx run` and `python` would do with their arguments. Pure. */
 import { isPipSpec } from '../../shared/config/image.ts';
-import { type CommandPlan, type Given, splitFlag, unsupported } from './command-plan.ts';
+import { type CommandPlan, type Given, readRunner, unsupported } from './command-plan.ts';
 
 /** `uvx [--from SPEC] [--with SPEC] NAME[@VERSION] …` */
 export function planUvx(args: readonly string[]): CommandPlan {
@@ -21,29 +21,11 @@ interface Options {
 }
 
 function planTool(tool: string, args: readonly string[], options: Options): CommandPlan {
-  let from: string | undefined;
-  const extra: string[] = [];
-  let index = 0;
-  for (; index < args.length; index += 1) {
-    const arg = args[index] ?? '';
-    if (arg === '--') {
-      index += 1;
-      break;
-    }
-    if (!arg.startsWith('-')) break;
-    const [flag, inline] = splitFlag(arg);
-    if (options.from.includes(flag) || options.with.includes(flag)) {
-      const value = inline ?? args[++index];
-      if (value === undefined) throw unsupported(`${tool}: ${flag} needs a package`);
-      if (options.from.includes(flag)) from = value;
-      else extra.push(...value.split(','));
-    } else if (!options.quiet.includes(flag)) {
-      throw unsupported(`${tool}: the option ${arg} is not understood; name the package directly`);
-    }
-  }
-  const [first, ...rest] = args.slice(index);
-  if (first === undefined) throw unsupported(`${tool}: no package is named`);
-  const [name = '', version] = first.split('@');
+  const packages = [...options.from, ...options.with];
+  const { given, program, rest } = readRunner(tool, args, { packages, quiet: options.quiet });
+  const from = given.findLast(({ flag }) => options.from.includes(flag))?.value;
+  const extra = given.flatMap(({ flag, value }) => (options.with.includes(flag) ? value.split(',') : []));
+  const [name = '', version] = program.split('@');
   const atVersion = version === undefined || version === 'latest' ? '' : `==${version}`;
   const spec = pipSpec(from ?? `${name}${atVersion}`);
   const bin = { package: distributionName(spec), name: from === undefined ? distributionName(spec) : name };
