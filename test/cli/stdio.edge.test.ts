@@ -65,7 +65,7 @@ describe('with no router running', () => {
     expect((await client.listTools()).tools.map(({ name }) => name)).toContain('get_current_time');
     expect(JSON.stringify((await client.callTool(NOW)).content)).toContain('UTC');
     const workerd = Number(readFileSync(join(state, 'edge/workerd.pid'), 'utf8'));
-    expect(said()).toContain('started one');
+    await expect.poll(said).toContain('started one');
     await client.close();
     expect(existsSync(join(state, 'up.json'))).toBe(false);
     expect(existsSync(`/proc/${workerd}`)).toBe(false);
@@ -103,13 +103,13 @@ describe('with no router running', () => {
     const { dir } = folder();
     const first = await connect(here(dir, 'time'));
     const second = await connect(here(dir, 'scripted'));
-    expect(second.said()).toContain(`router of process ${first.pid}`);
+    await expect.poll(second.said).toContain(`router of process ${first.pid}`);
     const value = async () =>
       (await second.client.callTool({ name: 'do', arguments: { action: 'echo', value: 'here' } })).content;
     expect(await value()).toEqual([{ type: 'text', text: 'here' }]);
     await first.client.close();
     expect(await value()).toEqual([{ type: 'text', text: 'here' }]);
-    expect(second.said()).toContain('started one');
+    await expect.poll(second.said).toContain('started one');
     await second.client.close();
   });
 
@@ -138,7 +138,7 @@ describe('beside moorage up', () => {
 
   test('bridges to it: questions, list changes and cancellation cross', async () => {
     const { client, said } = await connect(here(dir, 'scripted'), { capabilities: { sampling: {} } });
-    expect(said()).toContain(`router of process ${moorage.child.pid}`);
+    await expect.poll(said).toContain(`router of process ${moorage.child.pid}`);
     client.setRequestHandler('sampling/createMessage', () => ({
       role: 'assistant',
       model: 'm',

@@ -85,12 +85,13 @@ describe.skipIf(!inject('guests'))('the whole path', () => {
   test('a server whose process exits: the caller learns what happened, the owner reads its last words, the next call works', async () => {
     const session = await connect(moorage.url, 'scripted');
     await expect(session.text('do', act('crash', { code: 4 }))).rejects.toThrow(/exited with code 4/);
-    expect(moorage.output()).toContain('last words');
-    expect(readFileSync(join(state, 'logs/servers/scripted/shared.log'), 'utf8')).toContain('last words');
+    await expect.poll(moorage.output).toContain('last words');
+    const kept = () => readFileSync(join(state, 'logs/servers/scripted/shared.log'), 'utf8');
+    await expect.poll(kept).toContain('last words');
     expect(await session.text('do', act('echo', { value: 'again' }))).toBe('again');
     await session.close();
     await expect(connect(moorage.url, 'broken')).rejects.toThrow(/"broken" ended while it was starting.*exit code 7/);
-    expect(moorage.output()).toContain('cannot start');
+    await expect.poll(moorage.output).toContain('cannot start');
   });
 
   test('questions of a server reach the client that called, progress its caller, list changes the GET stream', async () => {

@@ -73,7 +73,7 @@ describe.skipIf(!inject('guests'))('a machine that sleeps', () => {
     await asleep();
     const counts = await Promise.all(Array.from({ length: 50 }, () => act('count')));
     expect(counts.map(Number).sort((a, b) => a - b)).toEqual(Array.from({ length: 50 }, (_, n) => n + 2));
-    expect(wakes()).toBe(1);
+    await expect.poll(wakes).toBe(1);
   });
 
   test('is asked for a list while it is awake, and not woken for one: ten clients, those that called it among them', async () => {
@@ -188,7 +188,7 @@ describe.skipIf(!inject('guests'))('a machine that sleeps', () => {
     const delta = readdirSync(join(folder, 'sleep')).find((name) => name.startsWith('delta'));
     truncateSync(join(folder, 'sleep', delta ?? ''), 3);
     expect(await act('count')).toBe('1');
-    expect(moorage.output()).toMatch(/machine sleeper could not be woken: delta-\d+ has another size/);
-    expect(readFileSync(join(state, 'logs/agent.log'), 'utf8')).toMatch(/could not be woken/);
+    await expect.poll(moorage.output).toMatch(/machine sleeper could not be woken: delta-\d+ has another size/);
+    await expect.poll(() => readFileSync(join(state, 'logs/agent.log'), 'utf8')).toMatch(/could not be woken/);
   });
 });

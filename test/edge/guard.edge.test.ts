@@ -374,7 +374,7 @@ describe('what servers say', () => {
     expect(await post('tools/call', { name: 'add', arguments: {} })).toMatchObject({
       _meta: { 'moorage/changed': ['add'] },
     });
-    expect(edge.log.join()).toContain('tool "add" of warned is changed');
+    await expect.poll(() => edge.log.join()).toContain('tool "add" of warned is changed');
   });
 
   test('the policy is explained by the edge that decides', async () => {

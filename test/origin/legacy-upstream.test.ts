@@ -4,7 +4,16 @@ import type { JsonRpcResponse } from '../../shared/jsonrpc.ts';
 import { WAKE_HEADER } from '../../shared/origin-api.ts';
 import { META, metaOf } from '../../shared/rev-2026-07-28.ts';
 import { type Direct, serveDirect } from '../conformance/direct.ts';
-import { initialize, modern, type OriginUnderTest, request, startOrigin, textOf, until } from '../support/origin.ts';
+import {
+  initialize,
+  modern,
+  type OriginUnderTest,
+  request,
+  type SendOptions,
+  startOrigin,
+  textOf,
+  until,
+} from '../support/origin.ts';
 
 const FIXTURE = new URL('../conformance/stdio.ts', import.meta.url).pathname;
 const SCRIPT = new URL('../support/scripted-server.mjs', import.meta.url).pathname;
@@ -166,6 +175,13 @@ describe('a server that asks', () => {
     capabilities: object = ABLE,
     options: object = {},
   ) => await origin.ask(call(id, args, more, capabilities), { ...at, ...options });
+  /** All that the process of these clients wrote to standard error until now is logged. */
+  const written = async (options: SendOptions, capabilities: object = ABLE) => {
+    const lines = () => origin.logged.filter((line) => line.endsWith('a line on stderr')).length;
+    const before = lines();
+    await origin.ask(call('w', { action: 'stderr' }, {}, capabilities), options);
+    await until(() => lines() > before);
+  };
   const keysOf = (result: Record<string, unknown>) => Object.keys(result.inputRequests as object);
   const BAD = { error: { code: -32602, data: { code: 'invalid_params' } } };
 
@@ -337,6 +353,7 @@ describe('a server that asks', () => {
     expect(await log(2, 'alert')).toEqual(['alert']);
     expect(await log(3)).toEqual([]);
     expect(await log(4, 'debug')).toEqual(['debug', 'warning', 'alert']);
+    await written(at2);
     expect(
       origin.logged
         .filter((line) => line.includes('level ') && line.startsWith('[scripted]'))
@@ -366,7 +383,8 @@ describe('a server that asks', () => {
       modern(1, 'tools/call', { name: 'do', arguments: { action: 'updated', uri: 'test://x/part' } }),
       options,
     );
-    await until(() => a.exchange.messages.length > 1 && b.exchange.messages.length > 1).catch(() => undefined);
+    await until(() => a.exchange.messages.length > 1 && b.exchange.messages.length > 1);
+    await written(options, {});
     expect(
       origin.logged.filter((line) => line.includes(' subscribed test://x') || line.includes('] subscribed test://x')),
     ).toHaveLength(1);

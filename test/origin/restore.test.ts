@@ -40,6 +40,10 @@ describe('a session that is restored', () => {
       }),
     );
     expect(answers).toHaveLength(50);
+    // What it wrote before is here when this is.
+    const before = logged('a line on stderr');
+    await origin.ask(act(2, 'stderr'), at);
+    await until(() => logged('a line on stderr') > before);
     expect(logged(`subscribed ${uri}`)).toBe(1);
     expect(logged(`level level-${at.session}`)).toBe(1);
   });

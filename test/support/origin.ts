@@ -275,8 +275,9 @@ export const textOf = (response: JsonRpcResponse): string | undefined =>
     ? (response.result.content as { text?: string }[] | undefined)?.[0]?.text
     : `error ${response.error.code}: ${response.error.message}`;
 
-export async function until(condition: () => boolean, within = 10_000): Promise<void> {
-  const deadline = Date.now() + within;
+/** Half a minute at most: a bound for what never comes, not for what a loaded host makes slow. */
+export async function until(condition: () => boolean): Promise<void> {
+  const deadline = Date.now() + 30_000;
   while (!condition()) {
     if (Date.now() > deadline) throw new Error('What was waited for did not happen.');
     await new Promise((resolve) => setTimeout(resolve, 10));
