@@ -99,8 +99,11 @@ export class QemuMachine implements RunningMachine, Sleepable {
     return this.#qemu?.isAlive ?? false;
   }
 
-  /** Boots. Rejects with `boot-timeout`, `boot-aborted`, `qemu-failed`, `machine-busy`; QEMU may then still run: `kill` it. */
-  async boot(memory: MappedMemory, deadline: number, signal?: AbortSignal): Promise<void> {
+  /**
+   * Boots. `again`: the boot before hung, and nobody boots it a third time, so its kernel has until the deadline to say something.
+   * Rejects with `boot-timeout`, `boot-aborted`, `qemu-failed`, `machine-busy`; QEMU may then still run: `kill` it.
+   */
+  async boot(memory: MappedMemory, deadline: number, again: boolean, signal?: AbortSignal): Promise<void> {
     const { key } = this.#host.spec;
     this.#memory = memory;
     const qemu = this.#start(memory.path);
@@ -110,7 +113,7 @@ export class QemuMachine implements RunningMachine, Sleepable {
     const remaining = Math.max(0, deadline - Date.now());
     const aliveTimer = setTimeout(
       () => fail('boot-timeout', 'hung before its kernel ran anything'),
-      Math.min(this.#limits.alive, remaining),
+      again ? remaining : Math.min(this.#limits.alive, remaining),
     );
     const bootTimer = setTimeout(
       () => fail('boot-timeout', `did not start within ${this.#limits.boot / 1000} s`),

@@ -83,7 +83,7 @@ export class QemuDriver implements MachineDriver {
         progress(host.accelerator === 'kvm' ? 'booting' : 'booting (software emulation)');
         const machine = new QemuMachine(host);
         try {
-          await machine.boot(memory, deadline, signal);
+          await machine.boot(memory, deadline, attempt > 1, signal);
           return machine;
         } catch (error) {
           const hung = host.accelerator === 'tcg' && attempt === 1 && !machine.alive && !signal?.aborted;
