@@ -12,7 +12,12 @@ process.on('exit', () => rmSync(temporary, { recursive: true, force: true }));
 
 const RUN_FOLDER = 'test/support/run-folder.ts';
 
+/**
+ * A worker for each processor: an emulated guest keeps one busy, so one file at a time would leave the others idle. Files share
+ * no port, no state folder and no machine; the image cache that they share has locks.
+ */
 const shared = {
+  maxWorkers: '100%',
   globalSetup: RUN_FOLDER,
   // Bounds for what never comes, not for what a loaded host makes slow.
   testTimeout: 60_000,
@@ -23,7 +28,8 @@ const guests = {
   ...shared,
   globalSetup: [RUN_FOLDER, 'test/support/host.ts'],
   hookTimeout: 900_000,
-  fileParallelism: false,
+  // After the quick ones: what is plainly wrong shows early.
+  sequence: { groupOrder: 1 },
 };
 
 /** Suites by what they need: nothing; a real workerd; a real QEMU guest; everything together. */
@@ -40,7 +46,7 @@ export default defineConfig({
       },
       { test: { ...shared, name: 'edge', include: ['test/**/*.edge.test.ts'] } },
       { test: { ...guests, name: 'vm', include: ['test/**/*.vm.test.ts'], testTimeout: 300_000 } },
-      { test: { ...guests, name: 'e2e', include: ['test/**/*.e2e.test.ts'], testTimeout: 600_000 } },
+      { test: { ...guests, name: 'e2e', include: ['test/**/*.e2e.test.ts'], testTimeout: 1_500_000 } },
     ],
   },
 });

@@ -19,7 +19,7 @@ export interface SuiteOptions {
   outDir: string;
   /** Sent with every request, for a server that wants a token. */
   headers?: Record<string, string>;
-  /** Default five minutes, after which the child is killed and what it left is read. */
+  /** Default twenty minutes, after which the child is killed and what it left is read. */
   timeoutMs?: number;
   /** Runs one scenario instead of the whole revision. */
   scenario?: string;
@@ -50,7 +50,7 @@ function runCli(options: SuiteOptions): Promise<string> {
   return new Promise((resolve, reject) => {
     const child = spawn(process.execPath, args, {
       stdio: ['ignore', 'pipe', 'pipe'],
-      timeout: options.timeoutMs ?? 300_000,
+      timeout: options.timeoutMs ?? 1_200_000,
       killSignal: 'SIGKILL',
     });
     let output = '';

@@ -100,16 +100,19 @@ export interface Connected {
   close(): Promise<void>;
 }
 
+/** A first call waits for the image of its machine, which may have to be built. */
+const PATIENCE = { timeout: 600_000 };
+
 /** An SDK v2 client at a server's URL. */
 export async function connect(url: string, server: string, capabilities: object = {}): Promise<Connected> {
   const client = new Client({ name: 'moorage-test', version: '1.0.0' }, { capabilities });
   const transport = new StreamableHTTPClientTransport(new URL(`${url}/${server}/mcp`));
-  await client.connect(transport);
+  await client.connect(transport, PATIENCE);
   return {
     client,
     transport,
     text: async (tool, args = {}) => {
-      const result = await client.callTool({ name: tool, arguments: args }, { timeout: 300_000 });
+      const result = await client.callTool({ name: tool, arguments: args }, PATIENCE);
       const [block] = result.content as { type: string; text?: string }[];
       if (result.isError) throw new Error(block?.text ?? 'tool error');
       return block?.text ?? '';
