@@ -61,22 +61,23 @@ export async function wake({ origin, trace }: Bench, definition: ProcessDefiniti
   return woken(trace, { began, leased, answered });
 }
 
-/** The steps of a wake that was seen. */
+/** The steps of a wake that was seen. What is read of the image is read while QEMU starts. */
 function woken(spans: Spans, { began, leased, answered }: { began: number; leased: number; answered: number }): Sample {
-  const [load, greeting, consume] = [spans.last('load'), spans.last('qmp qmp_capabilities'), spans.last('consume')];
-  const [cont, thaw, tidy] = [spans.last('qmp cont'), spans.last('guest thaw'), spans.took('sweep')];
-  // What a machine is told that this agent has not seen before.
+  const [open, read, greeting] = [spans.last('open'), spans.last('read'), spans.last('qmp qmp_capabilities')];
+  const [consume, cont, thaw] = [spans.last('consume'), spans.last('qmp cont'), spans.last('guest thaw')];
+  const started = Math.max(greeting.ended, read.ended);
+  // What a machine is told that this agent has not seen before, at the same time.
   const told = spans.find('guest egress');
-  const guest = lengthOf(thaw) + (told ? lengthOf(told) : 0);
+  const guest = Math.max(thaw.ended, told?.ended ?? 0) - thaw.began;
   return {
     host: {
-      'reading the image': lengthOf(load),
-      'start of QEMU': greeting.ended - load.ended,
-      'memory and device state': consume.began - greeting.ended,
+      'opening the image': lengthOf(open),
+      'start of QEMU': greeting.ended - open.ended,
+      'reading the image, beyond that': started - greeting.ended,
+      'memory and device state': consume.began - started,
       'consuming the image': lengthOf(consume),
       cont: lengthOf(cont),
-      'removing old files': tidy,
-      'our code': load.began - began + (leased - consume.ended) - lengthOf(cont) - guest - tidy,
+      'our code': open.began - began + (leased - consume.ended) - lengthOf(cont) - guest,
     },
     guest: { thaw: guest, answer: answered - leased },
   };

@@ -61,7 +61,7 @@ export class Trace extends Spans {
     this.#watch(QemuProcess.prototype, 'kill', () => 'kill');
     this.#watch(Qmp.prototype, 'command', (name) => `qmp ${String(name)}`);
     this.#watch(GuestChannel.prototype, 'control', (op) => `guest ${String(op)}`);
-    for (const step of ['load', 'consume', 'seal', 'sweep'] as const) {
+    for (const step of ['open', 'read', 'consume', 'seal', 'sweep'] as const) {
       this.#watch(Snapshot.prototype, step, () => step);
     }
   }

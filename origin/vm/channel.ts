@@ -140,14 +140,18 @@ export class GuestChannel {
     this.#connections.reset();
   }
 
-  /** Lets a frozen guest, whose processors run again, speak. Resolves when its clock is right. Rejects as `control`. */
+  /**
+   * Lets a frozen guest, whose processors run again, speak; with `fresh` it is also told what it may reach: that may be
+   * another list than the agent's which let it fall asleep. Resolves when its clock is right. Rejects as `control`.
+   */
   async thaw(timeoutMs: number, args: Thaw): Promise<void> {
     const held = this.#held ?? [];
     this.#held = undefined;
     this.#frozen = false;
-    const answer = this.control('thaw', timeoutMs, { ...args });
+    const answers = [this.control('thaw', timeoutMs, { ...args })];
+    if (args.fresh) answers.push(this.control('egress', timeoutMs, { allow: this.#egress?.allow ?? [] }));
     for (const frame of held) this.#send(frame);
-    await answer;
+    await Promise.all(answers);
   }
 
   /** Sends a control request and waits for its answer. Rejects with `guest-timeout`, `machine-gone`, `guest-protocol`. */

@@ -103,7 +103,8 @@ export async function copyAsleep(from: Source, to: Source, { files }: Pick<CopyO
   return await whole(to.dir, files, async (dir) => {
     const disk = diskPath(from.dir);
     const source = new Snapshot(from.dir, disk);
-    const { fingerprint, disk: _, ...manifest } = (await source.load(from.fingerprint)).manifest;
+    const manifest = await source.open(from.fingerprint);
+    await source.read(manifest);
     const snapshot = new Snapshot(dir, diskPath(dir));
     const { number, memory, delta, devices, channel } = manifest;
     for (const { name } of [memory, delta, devices]) await link(source.path(name), snapshot.path(name));

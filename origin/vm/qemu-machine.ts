@@ -26,15 +26,11 @@ import type {
 } from './driver.ts';
 import { MachineError } from './error.ts';
 import { GuestMemory } from './guest-memory.ts';
-import { applyDelta } from './memory-files.ts';
+import { loadImage } from './incoming.ts';
 import { type QemuCommand, QemuProcess } from './qemu-process.ts';
 import type { MappedMemory, Snapshot } from './snapshot.ts';
 
 const MONITOR_DEADLINE_MS = 10_000;
-/** Loading a state takes milliseconds; a loaded host may need seconds to start QEMU. */
-const LOAD_DEADLINE_MS = 30_000;
-/** After another boot of the host the memory file is read as well: at 20 MiB a second, on a slow disk. */
-const LOAD_MS_PER_MIB = 50;
 
 /** Milliseconds. `alive` is how long the kernel may take to reach user space before the boot counts as hung. */
 export const DEADLINES = {
@@ -68,6 +64,10 @@ export class QemuMachine implements RunningMachine, Sleepable {
   readonly #limits: (typeof DEADLINES)['kvm' | 'tcg'];
   #qemu: QemuProcess | undefined;
   #memory: MappedMemory | undefined;
+  #waking = false;
+  /** Resolves when files that are not wanted any more have gone, in the background: first, what makes files waits. */
+  #tidied: Promise<void> = Promise.resolve();
+  #discarded: Promise<void> | undefined;
   /** The host's end of the channel knows less than the guest's: it was made anew. */
   #fresh: boolean;
 
@@ -106,7 +106,7 @@ export class QemuMachine implements RunningMachine, Sleepable {
   async boot(memory: MappedMemory, deadline: number, again: boolean, signal?: AbortSignal): Promise<void> {
     const { key } = this.#host.spec;
     this.#memory = memory;
-    const qemu = this.#start(memory.path);
+    const qemu = this.#start(memory.path, false);
     const failure = Promise.withResolvers<never>();
     const fail = (code: 'boot-timeout' | 'boot-aborted' | 'machine-busy' | 'qemu-failed', what: string) =>
       failure.reject(new MachineError(code, `machine "${key}" ${what}`, { detail: qemu.consoleTail() }));
@@ -194,7 +194,7 @@ export class QemuMachine implements RunningMachine, Sleepable {
     return await this.#host.forCopy(child, async (target) => {
       const settled = options.isIdle && this.#memory?.sealed === undefined ? await this.#settle(options) : {};
       // What is dirty now need not be written while the guest is silent.
-      await this.sync();
+      await Promise.all([this.sync(), this.#tidied]);
       const devices = await snapshot.beginDevices();
       try {
         return { ...(await copyRunning(this.#parent(devices), target, options)), ...settled };
@@ -253,6 +253,7 @@ export class QemuMachine implements RunningMachine, Sleepable {
     let memory: GuestMemory | undefined;
     let sealed: { bytes: number; files: string[] };
     try {
+      await this.#tidied;
       const devices = await snapshot.beginDevices();
       memory = new GuestMemory(qemu.pid, mapped.path, 'r');
       await qemu.qmp.command('xen-save-devices-state', MONITOR_DEADLINE_MS, { filename: devices.name, live: true });
@@ -277,23 +278,18 @@ export class QemuMachine implements RunningMachine, Sleepable {
 
   async wake(): Promise<void> {
     const { snapshot, spec, fingerprint } = this.#host;
+    this.#waking = true;
     try {
-      const { manifest, delta, devices, memoryFault } = await snapshot.load(fingerprint);
-      const path = snapshot.path(manifest.memory.name);
-      const qemu = this.#start(path, devices);
-      this.#memory = { number: manifest.number, path, sealed: manifest.memory };
-      await within(LOAD_DEADLINE_MS + LOAD_MS_PER_MIB * spec.memoryMiB, qemu, async () => {
-        await qemu.qmp.ready;
-        const fault = await memoryFault;
-        if (fault !== undefined) throw new MachineError('snapshot-unusable', fault);
-        const memory = new GuestMemory(qemu.pid, path, 'r+');
-        try {
-          applyDelta(delta, memory);
-        } finally {
-          memory.close();
-        }
-        await this.#loadDevices(qemu);
-      });
+      const manifest = await snapshot.open(fingerprint);
+      if (this.#discarded !== undefined) throw new MachineError('machine-gone', 'it was discarded before it woke');
+      const { number, memory } = manifest;
+      const path = snapshot.path(memory.name);
+      const image = snapshot.read(manifest);
+      image.catch(() => undefined);
+      // Starting QEMU takes longer than reading what it is to load.
+      const qemu = this.#start(path, true);
+      this.#memory = { number, path, sealed: memory };
+      await loadImage(qemu, { path, memoryMiB: spec.memoryMiB, image });
       await snapshot.consume();
       this.#channel.attach(qemu.guest);
       await qemu.qmp.command('cont', MONITOR_DEADLINE_MS);
@@ -301,8 +297,9 @@ export class QemuMachine implements RunningMachine, Sleepable {
       const copy = manifest.copy && { hostname, machineId: this.#host.machineId, keep: manifest.copy.keep };
       const seed = randomBytes(SEED_BYTES).toString('base64');
       await this.#thaw({ seed, ...(copy ? { copy } : {}) });
-      // Its QEMU has the memory file open; the rest is of no use any more.
-      await snapshot.sweep([path]);
+      this.#waking = false;
+      // Its QEMU has the memory file open; the rest is of no use any more, and nobody need wait for its removal.
+      this.#tidied = snapshot.sweep([path]).catch(() => undefined);
     } catch (cause) {
       await this.#discard(messageOf(cause));
       if (cause instanceof MachineError) throw cause;
@@ -310,33 +307,21 @@ export class QemuMachine implements RunningMachine, Sleepable {
     }
   }
 
-  async #loadDevices(qemu: QemuProcess): Promise<void> {
-    const { qmp } = qemu;
-    const events = [{ capability: 'events', state: true }];
-    await qmp.command('migrate-set-capabilities', MONITOR_DEADLINE_MS, { capabilities: events });
-    const over = qmp.event((event, { status }) => {
-      return event === 'MIGRATION' && (status === 'completed' || status === 'failed') ? status : undefined;
-    }, LOAD_DEADLINE_MS);
-    over.catch(() => undefined);
-    await qmp.command('migrate-incoming', MONITOR_DEADLINE_MS, { uri: 'fd:5' });
-    if ((await over) !== 'completed') throw new MachineError('snapshot-unusable', 'QEMU refused its device state');
-  }
-
   async #thaw(extra: Pick<Thaw, 'seed' | 'copy'> = {}): Promise<void> {
     const fresh = this.#fresh;
     this.#fresh = false;
     await this.#channel.thaw(this.#limits.thaw, { ms: Date.now(), fresh, ...extra });
-    // The list may be another one than that of the agent which let it fall asleep.
-    if (fresh) await this.#channel.control('egress', this.#limits.thaw, { allow: this.#host.spec.egress?.allow ?? [] });
   }
 
-  #start(memory: string, devices?: Buffer): QemuProcess {
+  #start(memory: string, incoming: boolean): QemuProcess {
     const { spec } = this.#host;
-    const qemu = new QemuProcess(spec.dir, this.#host.command(memory, devices !== undefined), devices);
+    const qemu = new QemuProcess(spec.dir, this.#host.command(memory, incoming));
     this.#qemu = qemu;
     void qemu.ended.then((reason) => {
       // One that was hibernated is no longer ours to mourn.
-      if (this.#qemu === qemu) this.#finish({ reason, consoleTail: qemu.consoleTail() });
+      if (this.#qemu !== qemu) return;
+      if (this.#waking) void this.#discard(reason);
+      else this.#finish({ reason, consoleTail: qemu.consoleTail() });
     });
     return qemu;
   }
@@ -353,33 +338,24 @@ export class QemuMachine implements RunningMachine, Sleepable {
     }
   }
 
-  async #discard(reason: string): Promise<void> {
-    await this.#qemu?.kill(reason);
-    await this.#host.snapshot.consume().catch(() => undefined);
-    await this.#host.snapshot.sweep([]).catch(() => undefined);
-    this.#finish({ reason, consoleTail: '' });
+  /** Ends what is left of it, and its image. Nobody has its folder before. */
+  #discard(reason: string): Promise<void> {
+    this.#discarded ??= (async () => {
+      const { snapshot } = this.#host;
+      const qemu = this.#qemu;
+      this.#qemu = undefined;
+      await qemu?.kill(reason);
+      await snapshot.consume().catch(() => undefined);
+      await snapshot.sweep([]).catch(() => undefined);
+      this.#finish({ reason, consoleTail: qemu?.consoleTail() ?? '' });
+    })();
+    return this.#discarded;
   }
 
   #finish(end: MachineEnd): void {
     this.#qemu = undefined;
     this.#channel.close(new MachineError('machine-gone', `machine "${this.#host.spec.key}" ended: ${end.reason}`));
-    this.#gone.resolve(end);
-  }
-}
-
-/** Fails when `act` takes too long or its QEMU ends meanwhile. */
-async function within(ms: number, qemu: QemuProcess, act: () => Promise<void>): Promise<void> {
-  const failure = Promise.withResolvers<never>();
-  const fail = (why: string) => failure.reject(new MachineError('snapshot-unusable', why));
-  const timer = setTimeout(() => fail(`QEMU did not load it within ${ms / 1000} s`), ms);
-  void qemu.ended.then((reason) => fail(reason));
-  failure.promise.catch(() => undefined);
-  const acting = act();
-  acting.catch(() => undefined);
-  try {
-    await Promise.race([acting, failure.promise]);
-  } finally {
-    clearTimeout(timer);
+    void this.#tidied.then(() => this.#gone.resolve(end));
   }
 }
 

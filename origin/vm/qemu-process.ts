@@ -17,6 +17,8 @@ export interface QemuCommand {
   readonly argv: readonly string[];
   /** Files that it inherits, for reading, from descriptor FIRST_FILE on. */
   readonly files: readonly string[];
+  /** It waits for the state of a sleeping machine. */
+  readonly incoming: boolean;
   /** Called with its process id before it does anything; what it returns is called when it has ended. */
   readonly confine?: ((pid: number) => () => void) | undefined;
 }
@@ -35,22 +37,22 @@ export class QemuProcess {
   readonly alive: Promise<void>;
   isAlive = false;
   readonly #child: ChildProcess;
+  readonly #incoming: Duplex | undefined;
   readonly #console = new RingBuffer(CONSOLE_BYTES);
   readonly #complaints = new RingBuffer(TAIL_BYTES);
   #reason: string | undefined;
 
-  /** Starts QEMU on a folder that no other one uses. `state` is written to file descriptor 5, for one that wakes. */
-  constructor(dir: string, { argv, files, confine }: QemuCommand, state?: Buffer) {
+  /** Starts QEMU on a folder that no other one uses. */
+  constructor(dir: string, { argv, files, incoming, confine }: QemuCommand) {
     const [file = '', ...args] = argv;
     const opened: number[] = [];
     try {
       for (const path of files) opened.push(openSync(path, 'r'));
-      const loading = state === undefined ? 'ignore' : 'pipe';
       this.#child = spawn(file, args, {
         cwd: dir,
         // A session of its own: Ctrl-C at the agent's terminal is for the agent, which puts machines to sleep.
         detached: true,
-        stdio: ['ignore', 'pipe', 'pipe', 'pipe', 'pipe', loading, ...opened],
+        stdio: ['ignore', 'pipe', 'pipe', 'pipe', 'pipe', incoming ? 'pipe' : 'ignore', ...opened],
       });
     } finally {
       for (const descriptor of opened) closeSync(descriptor);
@@ -80,10 +82,15 @@ export class QemuProcess {
     this.qmp = new Qmp(this.#child.stdio[3] as Duplex);
     this.guest = this.#child.stdio[4] as Duplex;
     this.guest.on('error', () => undefined);
-    const [, , , , , loading] = this.#child.stdio as readonly (Duplex | null | undefined)[];
-    loading?.on('error', () => undefined);
-    loading?.end(state);
+    const [, , , , , incomingState] = this.#child.stdio as readonly (Duplex | null | undefined)[];
+    incomingState?.on('error', () => undefined);
+    this.#incoming = incomingState ?? undefined;
     this.ended = this.#watch(dir, unconfine);
+  }
+
+  /** Writes the state of a machine's devices to descriptor 5, for one that waits for it. */
+  sendState(devices: Buffer): void {
+    this.#incoming?.end(devices);
   }
 
   /** Ends it at once. Resolves when it is gone. */

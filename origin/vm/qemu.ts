@@ -171,6 +171,7 @@ export class QemuDriver implements MachineDriver {
         return {
           argv: [...prefix, qemu, ...qemuArguments({ ...common, machineId, incoming })],
           files: inheritedFiles(spec, memory),
+          incoming,
           confine: cgroups && ((pid) => limit(cgroups, spec, pid, accelerator)),
         };
       },

@@ -7,6 +7,8 @@ import type { Duplex } from 'node:stream';
 import { MachineError } from './error.ts';
 
 const MAX_LINE = 1024 * 1024;
+/** Starting takes QEMU tens of milliseconds; a loaded host may need seconds. */
+const START_DEADLINE_MS = 30_000;
 
 interface Waiter {
   resolve: (value: unknown) => void;
@@ -22,26 +24,26 @@ export class Qmp {
   #lastId = 0;
   #closed: MachineError | undefined;
 
-  /** Takes over the socket; `ready` resolves once QEMU accepts commands and rejects when the socket closes first. */
+  /**
+   * Takes over the socket; `ready` resolves once QEMU accepts commands and rejects when the socket closes first. Commands
+   * may be given before: QEMU reads them in order once it has started, after ours that lets it accept any.
+   */
   constructor(socket: Duplex) {
     this.#socket = socket;
-    const greeted = Promise.withResolvers<void>();
-    this.ready = greeted.promise.then(() => this.command('qmp_capabilities', 30_000)).then(() => undefined);
-    this.ready.catch(() => undefined);
-    socket.on('data', (data: Buffer) => this.#receive(data, greeted.resolve));
+    socket.on('data', (data: Buffer) => this.#receive(data));
     socket.on('error', () => undefined);
     socket.once('close', () => {
       const gone = new MachineError('machine-gone', 'QEMU closed its monitor');
       this.#closed = gone;
-      greeted.reject(gone);
       for (const waiter of this.#waiters.values()) waiter.reject(gone);
       this.#waiters.clear();
     });
+    this.ready = this.command('qmp_capabilities', START_DEADLINE_MS).then(() => undefined);
+    this.ready.catch(() => undefined);
   }
 
   /** Runs a monitor command. Rejects with `qemu-failed`, or `machine-gone` when QEMU ends meanwhile. */
   async command(execute: string, timeoutMs: number, args?: Readonly<Record<string, unknown>>): Promise<unknown> {
-    if (execute !== 'qmp_capabilities') await this.ready;
     if (this.#closed !== undefined) throw this.#closed;
     this.#lastId += 1;
     const id = this.#lastId;
@@ -90,7 +92,7 @@ export class Qmp {
     }
   }
 
-  #receive(data: Buffer, greeted: () => void): void {
+  #receive(data: Buffer): void {
     const lines = (this.#partial + data.toString('utf8')).split('\n');
     this.#partial = lines.pop() ?? '';
     if (this.#partial.length > MAX_LINE) {
@@ -99,7 +101,6 @@ export class Qmp {
     }
     for (const line of lines) {
       const message = parse(line);
-      if (message?.QMP !== undefined) greeted();
       if (typeof message?.event === 'string') {
         const said = typeof message.data === 'object' && message.data !== null ? message.data : {};
         for (const listener of this.#listeners) listener(message.event, said as Record<string, unknown>);

@@ -60,9 +60,8 @@ export interface Manifest {
 /** What an image says beside its files. */
 export type Said = Pick<Manifest, 'fingerprint' | 'channel' | 'carry' | 'copy'>;
 
-/** An image that was read and found whole, but for its memory file, whose check takes longer. */
-export interface Loaded {
-  readonly manifest: Manifest;
+/** What an image holds beside its memory file, read and found whole; the check of that file takes longer. */
+export interface Contents {
   readonly delta: Buffer;
   readonly devices: Buffer;
   /** What is wrong with the memory file, or nothing. */
@@ -186,20 +185,24 @@ export class Snapshot {
   }
 
   /**
-   * Reads and checks the image. Nothing is consumed. Rejects with `snapshot-unusable`, naming why.
-   * `trusted` is the fingerprint that the image must have.
+   * What the image says, as far as it can be resumed without being read. Nothing is consumed. Rejects with
+   * `snapshot-unusable`, naming why. `trusted` is the fingerprint that the image must have.
    */
-  async load(trusted: string): Promise<Loaded> {
+  async open(trusted: string): Promise<Manifest> {
     const manifest = await this.manifest();
     if (manifest.fingerprint !== trusted) throw unusable('it was taken by another QEMU, processor, or set of files');
-    if (manifest.disk !== (await identityOfDisk(this.#disk))) throw unusable("the machine's disk was changed since");
-    const [delta, devices] = await Promise.all([this.#unseal(manifest.delta), this.#unseal(manifest.devices)]);
-    const path = this.path(manifest.memory.name);
     // QEMU would make the file that it misses.
-    const fault = await faultOfMemory(path, manifest.memory);
+    const fault = await faultOfMemory(this.path(manifest.memory.name), manifest.memory);
     if (fault !== undefined) throw unusable(fault);
-    const memoryFault = faultInMemory(path, manifest.memory).catch(() => 'its memory file cannot be read');
-    return { manifest, delta, devices, memoryFault };
+    return manifest;
+  }
+
+  /** Reads and checks the files of an image that was opened. Nothing is consumed. Rejects with `snapshot-unusable`. */
+  async read({ memory, delta, devices, disk }: Manifest): Promise<Contents> {
+    if (disk !== (await identityOfDisk(this.#disk))) throw unusable("the machine's disk was changed since");
+    const [changes, state] = await Promise.all([this.#unseal(delta), this.#unseal(devices)]);
+    const memoryFault = faultInMemory(this.path(memory.name), memory).catch(() => 'its memory file cannot be read');
+    return { delta: changes, devices: state, memoryFault };
   }
 
   /** What the marker says. Rejects with `snapshot-unusable`. */

@@ -210,7 +210,9 @@ describe('a guest that freezes', () => {
 
   test('goes on over another pipe, also for a host that was started anew', async () => {
     const { channel } = await frozen();
-    const next = new GuestChannel(() => undefined, channel.state);
+    const allow = [{ kind: 'name', host: 'example.com', port: 443 }];
+    const egress = { allow, connect: () => undefined, overflow: () => undefined, note: () => undefined };
+    const next = new GuestChannel(() => undefined, channel.state, egress);
     const sent: Frame[] = [];
     const decoder = new FrameDecoder();
     const pipe = new Duplex({
@@ -221,10 +223,17 @@ describe('a guest that freezes', () => {
       },
     });
     next.attach(pipe);
+    next.processes().get(1)?.stdin.write('later');
     const thawing = next.thaw(1000, { ms: 5, fresh: true });
     await new Promise(setImmediate);
+    // What it may reach is told in the same breath, before anything else.
+    expect(control(sent)).toMatchObject([
+      { op: 'thaw', ms: 5, fresh: true },
+      { op: 'egress', allow },
+    ]);
+    expect(sent.map(({ type }) => type)).toEqual([FRAME.control, FRAME.control, FRAME.stdin]);
     pipe.push(encodeFrame(FRAME.stdout, 1, Buffer.from('still here')));
-    pipe.push(reply(sent, {}));
+    for (const { id } of control(sent)) pipe.push(encodeJson(FRAME.control, 0, { id }));
     await thawing;
     expect(String(next.processes().get(1)?.stdout.read())).toBe('still here');
   });

@@ -113,7 +113,9 @@ async function awake(told: string[] = []): Promise<Parent> {
 
 /** What QEMU would have in memory after it woke from this folder. */
 async function wokenFrom({ dir, fingerprint }: { dir: string; fingerprint: string }): Promise<Buffer> {
-  const { manifest, delta, memoryFault } = await new Snapshot(dir, diskPath(dir)).load(fingerprint);
+  const snapshot = new Snapshot(dir, diskPath(dir));
+  const manifest = await snapshot.open(fingerprint);
+  const { delta, memoryFault } = await snapshot.read(manifest);
   expect(await memoryFault).toBeUndefined();
   const found = readFileSync(join(dir, 'sleep', manifest.memory.name));
   applyDelta(delta, { write: (offset: number, data: Buffer) => void data.copy(found, offset) } as never);

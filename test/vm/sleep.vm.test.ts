@@ -8,6 +8,7 @@ import {
   readdirSync,
   readFileSync,
   rmSync,
+  statSync,
   truncateSync,
   writeFileSync,
   writeSync,
@@ -15,7 +16,7 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { afterAll, beforeAll, describe, expect, inject, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, inject, test, vi } from 'vitest';
 import { defaultCacheDir } from '../../origin/images/cache.ts';
 import { ensureMachineImage } from '../../origin/images/machine-image.ts';
 import type { MachineSpec, RunningMachine } from '../../origin/vm/driver.ts';
@@ -23,6 +24,7 @@ import { MachineError } from '../../origin/vm/error.ts';
 import { processStart } from '../../origin/vm/pid.ts';
 import { QemuDriver } from '../../origin/vm/qemu.ts';
 import type { QemuMachine } from '../../origin/vm/qemu-machine.ts';
+import { Snapshot } from '../../origin/vm/snapshot.ts';
 import { Server, sleeperSpec } from './sleeper.ts';
 
 const cacheDir = defaultCacheDir();
@@ -174,6 +176,7 @@ describe.runIf(inject('guests'))('a machine', () => {
   ])('whose %s is not resumed, and says why', async (what, damage, reason) => {
     restore();
     damage();
+    const disk = statSync(join(dir(), 'disk.ext4'), { bigint: true });
     const other = what.startsWith('QEMU') ? { ...spec, cpus: 2 } : spec;
     const found = (await driver.recall(other))?.machine;
     await expect(found?.sleep?.wake()).rejects.toMatchObject({
@@ -182,6 +185,34 @@ describe.runIf(inject('guests'))('a machine', () => {
     });
     await found?.gone;
     expect(await driver.recall(spec)).toBeUndefined();
+    // The QEMU that was started meanwhile is gone and has changed nothing.
+    expect(existsSync(join(dir(), 'qemu.pid'))).toBe(false);
+    const { mtimeNs } = statSync(join(dir(), 'disk.ext4'), { bigint: true });
+    expect(mtimeNs).toBe(disk.mtimeNs);
+  });
+
+  test('is awake before files that are not wanted any more are gone, and falls asleep after', async () => {
+    restore();
+    const found = await recall();
+    const removing = Promise.withResolvers<void>();
+    const { sweep } = Snapshot.prototype;
+    const spy = vi.spyOn(Snapshot.prototype, 'sweep').mockImplementationOnce(async function (this: Snapshot, keep) {
+      await removing.promise;
+      await sweep.call(this, keep);
+    });
+    await found.wake();
+    expect(spy).toHaveBeenCalledTimes(1);
+    await found.pause();
+    const hibernating = found.hibernate('carried');
+    // Whoever does not wait has its files removed.
+    await Promise.race([hibernating, sleep(1_000)]);
+    removing.resolve();
+    await hibernating;
+    spy.mockRestore();
+    await found.wake();
+    const process = found.processes().get(1);
+    expect(process && (await new Server(process).ask('count'))).toBe('5');
+    await end(found);
   });
 
   test.each([
@@ -203,8 +234,10 @@ describe.runIf(inject('guests'))('a machine', () => {
     expect(await driver.recall(spec)).toBeUndefined();
   });
 
-  // Just before: loading, the marker's removal, going on; saving devices, writing the image, ending QEMU, sweeping.
+  // Just before: QEMU is told what it waits for, loading, the marker's removal, going on; saving devices, writing the image,
+  // ending QEMU, sweeping.
   test.each([
+    ['migrate-set-capabilities', 5],
     ['migrate-incoming', 5],
     ['consume', 5],
     ['cont', undefined],
