@@ -61,13 +61,7 @@ export async function writeMemory(
   try {
     await file.chmod(mode);
     await file.truncate(bytes);
-    let sum = 0;
-    for (const [offset, length] of pieces(runs)) {
-      const chunk = Buffer.allocUnsafe(length);
-      memory.read(offset, chunk);
-      sum = crc32(chunk, sum);
-      await writeAll(file, chunk, offset);
-    }
+    const sum = await writeChunks(file, memoryChunks(memory, runs), 0);
     await file.sync();
     return { name, bytes, sum, runs, identity: identityOf(await file.stat({ bigint: true })) };
   } finally {
@@ -91,8 +85,9 @@ export async function faultInMemory(path: string, sealed: SealedMemory): Promise
   try {
     if (identityOf(await file.stat({ bigint: true })) === sealed.identity) return undefined;
     let sum = 0;
+    const buffer = Buffer.allocUnsafeSlow(CHUNK);
     for (const [offset, length] of pieces(sealed.runs)) {
-      const chunk = Buffer.allocUnsafe(length);
+      const chunk = buffer.subarray(0, length);
       if (!(await readAll(file, chunk, offset))) return 'its memory file is shorter than it was';
       sum = crc32(chunk, sum);
     }
@@ -112,22 +107,10 @@ export async function writeDelta(path: string, name: string, memory: Pages, runs
   }
   const file = await open(path, 'w', 0o600);
   try {
-    let sum = crc32(head);
-    let at = head.length;
     await writeAll(file, head, 0);
-    for (const group of groups(runs)) {
-      const chunk = Buffer.allocUnsafe(lengthOf(group));
-      let fill = 0;
-      for (const [offset, length] of group) {
-        memory.read(offset, chunk.subarray(fill, fill + length));
-        fill += length;
-      }
-      sum = crc32(chunk, sum);
-      await writeAll(file, chunk, at);
-      at += chunk.length;
-    }
+    const sum = await writeChunks(file, deltaChunks(memory, runs, head.length), crc32(head));
     await file.sync();
-    return { name, bytes: at, sum };
+    return { name, bytes: head.length + lengthOf(runs), sum };
   } finally {
     await file.close();
   }
@@ -179,6 +162,62 @@ function* groups(runs: readonly Run[]): Generator<Run[]> {
     size += piece[1];
   }
   if (group.length > 0) yield group;
+}
+
+interface Chunk {
+  readonly position: number;
+  /** At most CHUNK. */
+  readonly length: number;
+  /** Fills the whole of `target`. */
+  fill(target: Buffer): void;
+}
+
+/**
+ * Writes chunks one after another, each filled while the one before it is written: two buffers do for all. Resolves with
+ * the sum of all bytes, going on from `sum`.
+ */
+async function writeChunks(file: FileHandle, chunks: Iterable<Chunk>, sum: number): Promise<number> {
+  let [buffer, other] = [Buffer.allocUnsafeSlow(CHUNK), Buffer.allocUnsafeSlow(CHUNK)];
+  let total = sum;
+  let writing: Promise<void> = Promise.resolve();
+  for (const { position, length, fill } of chunks) {
+    const chunk = buffer.subarray(0, length);
+    try {
+      fill(chunk);
+      total = crc32(chunk, total);
+    } finally {
+      // Nobody closes the file under a write.
+      await writing;
+    }
+    writing = writeAll(file, chunk, position);
+    writing.catch(() => undefined);
+    [buffer, other] = [other, buffer];
+  }
+  await writing;
+  return total;
+}
+
+function* memoryChunks(memory: Pages, runs: readonly Run[]): Generator<Chunk> {
+  for (const [position, length] of pieces(runs)) {
+    yield { position, length, fill: (target) => memory.read(position, target) };
+  }
+}
+
+function* deltaChunks(memory: Pages, runs: readonly Run[], begin: number): Generator<Chunk> {
+  let position = begin;
+  for (const group of groups(runs)) {
+    const length = lengthOf(group);
+    yield { position, length, fill: (target) => fillWith(group, memory, target) };
+    position += length;
+  }
+}
+
+function fillWith(group: readonly Run[], memory: Pages, target: Buffer): void {
+  let at = 0;
+  for (const [offset, length] of group) {
+    memory.read(offset, target.subarray(at, at + length));
+    at += length;
+  }
 }
 
 async function writeAll(file: FileHandle, data: Buffer, position: number): Promise<void> {

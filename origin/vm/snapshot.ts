@@ -8,12 +8,12 @@
  * | `delta-N` | the pages that differ from the memory file |
  * | `devices-N` | QEMU's device state |
  *
- * Invariants: `image.json` appears by a rename, after everything that it names has reached the disk; it is removed (and the
- * removal has reached the disk) before anything runs on the machine's disk again, so an image is resumed at most once. What
- * it says is believed only if every sum holds and the machine's disk is untouched since.
+ * Invariants: `image.json` appears by a rename, after the content of all that it names has reached the disk; it is removed
+ * (and the removal has reached the disk) before anything runs on the machine's disk again, so an image is resumed at most
+ * once. What it says is believed only if every sum holds and the machine's disk is untouched since.
  */
 import { existsSync } from 'node:fs';
-import { mkdir, open, readdir, readFile, rename, rm, stat } from 'node:fs/promises';
+import { mkdir, open, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { crc32 } from 'node:zlib';
 import { MachineError } from './error.ts';
@@ -175,10 +175,7 @@ export class Snapshot {
 
   /** Makes an image of what was written, and of the devices that were saved. */
   async complete(number: number, { sealed, delta }: Omit<Written, 'isNew'>, said: Said): Promise<Manifest> {
-    const devices = await sealFile(this.#folder, `devices-${number}`);
-    await syncPath(this.#disk);
-    const disk = await identityOfDisk(this.#disk);
-    await syncPath(this.#folder);
+    const [devices, disk] = await Promise.all([sealFile(this.#folder, `devices-${number}`), sealDisk(this.#disk)]);
     const manifest: Manifest = { format: FORMAT, number, memory: sealed, delta, devices, disk, ...said };
     await this.#mark(manifest);
     return manifest;
@@ -238,15 +235,11 @@ export class Snapshot {
   async #mark(manifest: Manifest): Promise<void> {
     const body = JSON.stringify(manifest);
     const temporary = this.path(`${MARKER}.tmp`);
-    const file = await open(temporary, 'w', 0o600);
-    try {
-      await file.writeFile(`${sumOf(body)}\n${body}`);
-      await file.sync();
-    } finally {
-      await file.close();
-    }
+    await writeFile(temporary, `${sumOf(body)}\n${body}`, { mode: 0o600 });
     await rename(temporary, this.path(MARKER));
-    await syncPath(this.#folder);
+    // Its content, its name, and the names of all that it names. A crash before all of it has reached the disk leaves what is
+    // not believed: a torn marker, or one that names what is missing.
+    await Promise.all([syncPath(this.path(MARKER)), syncPath(this.#folder)]);
   }
 
   async #unseal({ name, bytes, sum }: Sealed): Promise<Buffer> {
@@ -272,6 +265,12 @@ function unusable(why: string, cause?: unknown): MachineError {
 }
 
 const sumOf = (text: string): string => crc32(text).toString(16);
+
+/** The identity of the disk, whose content has reached the host's disk. */
+async function sealDisk(path: string): Promise<string> {
+  await syncPath(path);
+  return await identityOfDisk(path);
+}
 
 async function sealFile(folder: string, name: string): Promise<Sealed> {
   const path = join(folder, name);
