@@ -4,23 +4,27 @@
  * A copy shares the memory file (a hard link: such a file never changes once it is written) and has the pages that were
  * changed since, the device state and the disk of its own. It is made in `.<name>.making` beside its folder and renamed when
  * all of it has reached the disk: a crash at any step leaves no copy or a whole one, and never touches what it is made from.
- * A machine that is copied while it runs stands still only while its changed pages are taken and its disk is cloned.
+ * A machine that is copied while it runs stands still only while its changed pages are taken and its disk is cloned; where
+ * disks cannot share blocks it is copied ahead, and again in that moment if the machine has written to it since.
  */
 import { spawn } from 'node:child_process';
 import { constants, existsSync } from 'node:fs';
-import { copyFile, link, mkdir, open, readdir, rename, rm, writeFile } from 'node:fs/promises';
+import { chmod, copyFile, link, mkdir, open, readdir, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { ChannelState } from './channel.ts';
 import { diskPath, machineIdOf } from './disk.ts';
 import type { CopyCost, CopyOptions } from './driver.ts';
 import { MachineError } from './error.ts';
 import type { Run } from './guest-memory.ts';
 import { lengthOf, type Pages } from './memory-files.ts';
-import { type MappedMemory, Snapshot } from './snapshot.ts';
+import { identityOfDisk, type MappedMemory, Snapshot } from './snapshot.ts';
 import { TakenPages } from './taken-pages.ts';
 
 /** More than this is written while the guest waits: it is not worth the agent's memory, in bytes. */
 const MAX_TAKEN = 512 * 1024 * 1024;
+/** Two writes to a file may have the same time when they are nearer to each other: two ticks of the slowest kernel clock. */
+const TIMESTAMP_MS = 20;
 /** Number of a copy's own files; the shared memory file is number 1. */
 const NUMBER = 2;
 const SHARED = 'memory-1.ram';
@@ -69,7 +73,7 @@ export async function copyRunning(parent: Parent, child: Child, options: CopyOpt
     const memory = parent.memory();
     let cloner: Cloner | undefined;
     try {
-      cloner = await clonerFor(parent.disk, dir);
+      cloner = await clonerFor(parent.disk, dir, true);
       const { clone, disk } = cloner;
       const size = Math.min(lengthOf(memory.changed()), MAX_TAKEN);
       const room = Buffer.alloc(Math.ceil(size * 1.1)).fill(1);
@@ -108,7 +112,7 @@ export async function copyAsleep(from: Source, to: Source, { files }: Pick<CopyO
     const snapshot = new Snapshot(dir, diskPath(dir));
     const { number, memory, delta, devices, channel } = manifest;
     for (const { name } of [memory, delta, devices]) await link(source.path(name), snapshot.path(name));
-    const cloner = await clonerFor(disk, dir);
+    const cloner = await clonerFor(disk, dir, false);
     await cloner.clone();
     const said = { fingerprint: to.fingerprint, channel, carry: undefined, copy: { keep: [] } };
     await snapshot.complete(number, { sealed: memory, delta }, said);
@@ -186,8 +190,11 @@ interface Cloner {
   dismiss(): void;
 }
 
-/** How a disk is copied into `dir`: sharing its blocks where the file system can, else without its holes. */
-async function clonerFor(disk: string, dir: string): Promise<Cloner> {
+/**
+ * How a disk is copied into `dir`: sharing its blocks where the file system can, else without its holes. One that a machine
+ * uses meanwhile is copied ahead.
+ */
+async function clonerFor(disk: string, dir: string, isUsed: boolean): Promise<Cloner> {
   const target = diskPath(dir);
   const probe = join(dir, 'probe');
   await writeFile(probe, 'probe');
@@ -196,11 +203,29 @@ async function clonerFor(disk: string, dir: string): Promise<Cloner> {
     const clone = () => copyFile(disk, target, constants.COPYFILE_FICLONE_FORCE);
     return { disk: 'shared', clone, dismiss: () => undefined };
   } catch {
-    return { disk: 'copied', ...sparseCopy(disk, target) };
+    const cloner = isUsed ? await copyAhead(disk, target) : sparseCopy(disk, target);
+    return { disk: 'copied', ...cloner };
   } finally {
     await rm(probe, { force: true });
     await rm(`${probe}.2`, { force: true });
   }
+}
+
+/** Copies it now. Only if it is written to after that, it is copied again when the copy is wanted. */
+async function copyAhead(disk: string, target: string): Promise<Omit<Cloner, 'disk'>> {
+  const before = await identityOfDisk(disk);
+  // A write that begins from here on has a later time,
+  await sleep(TIMESTAMP_MS);
+  // and one that has begun is over: like it, a change of mode takes the file's lock (Linux, filesystems/locking).
+  await chmod(disk, (await stat(disk)).mode & 0o7777);
+  await sparseCopy(disk, target).clone();
+  const again = sparseCopy(disk, target);
+  return {
+    clone: async () => {
+      if ((await identityOfDisk(disk)) !== before) await again.clone();
+    },
+    dismiss: again.dismiss,
+  };
 }
 
 /** Started at once and held until it is wanted: the machine that is copied does not wait for a process to be made. */

@@ -139,19 +139,20 @@ export class Snapshot {
   }
 
   /**
-   * Writes the image of a stopped guest whose devices are saved. Resolves with the bytes written and the files that belong
-   * to it. Rejects with the system's error.
+   * Writes the image of a stopped guest whose devices are saved. Resolves with the bytes written, its memory file, and all
+   * files that belong to it. Rejects with the system's error.
    */
   async seal(
     number: number,
     guest: { memory: GuestMemory; mapped: MappedMemory; bytes: number },
     said: Said,
-  ): Promise<{ bytes: number; files: string[] }> {
+  ): Promise<{ bytes: number; memory: string; files: string[] }> {
     const files = await this.write(number, { ...guest, changed: guest.memory.changed() });
     const { devices } = await this.complete(number, files, said);
     const { sealed, delta, isNew } = files;
     return {
       bytes: (isNew ? lengthOf(sealed.runs) : 0) + delta.bytes + devices.bytes,
+      memory: this.path(sealed.name),
       files: [sealed, delta, devices].map((file) => this.path(file.name)),
     };
   }
@@ -280,7 +281,7 @@ async function sealFile(folder: string, name: string): Promise<Sealed> {
 }
 
 /** Size and time of the last write: whoever writes to the disk changes them. */
-async function identityOfDisk(path: string): Promise<string> {
+export async function identityOfDisk(path: string): Promise<string> {
   const { size, mtimeNs } = await stat(path, { bigint: true });
   return `${size} ${mtimeNs}`;
 }

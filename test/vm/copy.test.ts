@@ -158,6 +158,19 @@ test('a machine that booted on an empty memory file gives its copy one of its ow
   ]);
 });
 
+test('a disk is copied before the machine stands still, and again when it was written to since', async () => {
+  const making = diskPath(join(folder, '.child.making'));
+  const parent = await awake();
+  const found: string[] = [];
+  const stop = async () => void found.push(readFileSync(making, 'utf8'));
+  await copyRunning({ ...parent, stop }, to('child'), options);
+  rmSync(to('child').dir, { recursive: true });
+  const silence = async () => writeFileSync(parent.disk, 'last');
+  await copyRunning({ ...parent, silence, stop }, to('child'), options);
+  found.push(readFileSync(diskPath(to('child').dir), 'utf8'));
+  expect(found).toEqual(['disk', 'disk', 'last']);
+});
+
 test('copies of one that sleeps share everything but the disk, and it stays as it is', async () => {
   for (const name of ['one', 'two']) await copyAsleep(from(), to(name), { files: {} });
   expect(statSync(join(folder, 'parent/sleep/memory-1.ram')).nlink).toBe(3);
