@@ -34,6 +34,8 @@ export interface MachinesOptions {
   readonly configDir: string;
   /** What machines that are awake may have together; absent: as much as they want. */
   readonly memoryMiB?: number;
+  /** Sleeping machines for which something may wait ahead of their wake; absent: none. */
+  readonly standbys?: number;
   readonly log: Log;
 }
 
@@ -95,7 +97,7 @@ export class Machines implements ServerHost {
     this.#options = options;
     const { driver, log } = options;
     this.#templates = driver && new Templates({ driver, folder: join(options.stateDir, 'templates'), log });
-    this.#supervisor = new Supervisor({ log: options.log, memoryMiB: options.memoryMiB });
+    this.#supervisor = new Supervisor({ log, memoryMiB: options.memoryMiB, standbys: options.standbys });
     this.#definitions = new Map(options.definitions.map((definition) => [definition.key, definition]));
     this.#uses = new ConfiguredUses(options.cacheDir, options.stateDir, this.#definitions.keys());
     for (const definition of options.definitions) if (definition.isolation === 'server') this.#define(definition);

@@ -75,7 +75,8 @@ export async function originHalf(configured: Config, options: OriginHalfOptions)
   await evictLeftovers(join(stateDir, 'machines'));
   const driver = isolation === 'vm' ? new QemuDriver({ cacheDir }) : undefined;
   const memoryMiB = memoryBudgetMiB(config.origin.memory);
-  const host = { stateDir, cacheDir, configDir, memoryMiB, log, ...(driver ? { driver } : {}) };
+  const standbys = config.origin.standby;
+  const host = { stateDir, cacheDir, configDir, memoryMiB, standbys, log, ...(driver ? { driver } : {}) };
   const machines = new Machines({ definitions, ...host });
   const wanted = preparedMachines(servers, options.prepare);
   const accelerator = driver && wanted.size > 0 ? await chooseAccelerator(driver, cacheDir, log) : undefined;

@@ -269,8 +269,10 @@ export const configSchema = z.strictObject({
         .optional(),
       /** Of all machines that are awake; the default is three quarters of the host's memory. */
       memory: memoryBudget.optional(),
+      /** Sleeping machines for which a hypervisor waits, started ahead of their wake. */
+      standby: z.number().int().min(0).max(64).default(0),
     })
-    .default({ id: 'local' }),
+    .default({ id: 'local', standby: 0 }),
 });
 
 /** What `moorage.jsonc` holds, before it is checked: for programs that write it as an object. */
@@ -292,6 +294,8 @@ export interface Config {
     readonly listen?: string | undefined;
     /** MiB. */
     readonly memory?: number | undefined;
+    /** Machines. */
+    readonly standby: number;
   };
   /** Things that were read and have no effect, worth one line to the owner. */
   readonly warnings: readonly string[];

@@ -25,6 +25,7 @@ import {
   step,
   yieldsSince,
 } from './machine.ts';
+import { standBy } from './standby.ts';
 
 /** How long a call waits for memory, in milliseconds, and when it may try again. */
 const PLACE_WAIT_MS = 30_000;
@@ -94,14 +95,25 @@ export class Supervisor {
   readonly #log: Log;
   readonly #now: () => number;
   readonly #budgetMiB: number;
+  /** Sleeping machines for whose wake something waits, at most. */
+  readonly #standbys: number;
   /** Machines that wait for memory, in order. */
   readonly #claims = new Map<string, Slot>();
   #placing = false;
   #closed = false;
 
-  /** `memoryMiB` is what machines that are awake may have together; without it every one has a place. */
-  constructor(options: { log: Log; memoryMiB?: number | undefined; now?: () => number }) {
+  /**
+   * `memoryMiB` is what machines that are awake may have together; without it every one has a place. `standbys` is for how
+   * many sleeping machines something may wait ahead of their wake, default 0.
+   */
+  constructor(options: {
+    log: Log;
+    memoryMiB?: number | undefined;
+    standbys?: number | undefined;
+    now?: () => number;
+  }) {
     this.#log = options.log;
+    this.#standbys = options.standbys ?? 0;
     this.#budgetMiB = options.memoryMiB ?? Number.POSITIVE_INFINITY;
     this.#now = options.now ?? Date.now;
   }
@@ -241,6 +253,27 @@ export class Supervisor {
     );
   }
 
+  /**
+   * Has something wait for the machines that are likely to wake next, after `changed` came to another state. A wake is not
+   * to wait for the start of another's: that is done when one has fallen asleep.
+   */
+  #standBy(changed: Slot): void {
+    if (this.#standbys === 0) return;
+    const sleepers = [...this.#slots.values()].flatMap(({ key, state, machine, removing }) => {
+      const standby = machine?.sleep?.standby;
+      if (state.name !== 'hibernated' || standby === undefined || removing) return [];
+      const { waits, memoryMiB } = standby;
+      return [{ key, idleSince: state.idleSince, waits, memoryMiB }];
+    });
+    const taken = this.#residents().reduce((sum, { memoryMiB }) => sum + memoryMiB, 0);
+    // Whoever waits for memory comes first.
+    const freeMiB = this.#claims.size > 0 || this.#closed ? 0 : this.#budgetMiB - taken;
+    const { start, end } = standBy(sleepers, this.#standbys, freeMiB);
+    for (const key of end) void this.#slots.get(key)?.machine?.sleep?.standby?.end();
+    if (changed.state.name !== 'hibernated') return;
+    for (const key of start) this.#slots.get(key)?.machine?.sleep?.standby?.start();
+  }
+
   /** Those who wait for memory will not get any. */
   #withdraw(slot: Slot, why: string): void {
     if (!this.#claims.delete(slot.key)) return;
@@ -306,6 +339,7 @@ export class Supervisor {
         this.#send(slot, { type: 'stop' });
         slot.abort.abort();
         if (!AT_REST.has(slot.state.name)) await slot.settled.promise;
+        await slot.machine?.sleep?.standby?.end();
         clearTimeout(slot.timer);
       }),
     );
@@ -324,11 +358,13 @@ export class Supervisor {
 
   #send(slot: Slot, event: MachineEvent): void {
     const { state, effects } = step(slot.state, event, this.#now(), slot.sleeps);
-    if (state.name !== slot.state.name) this.#log.debug(`machine ${slot.key}: ${slot.state.name} -> ${state.name}`);
+    const isOther = state.name !== slot.state.name;
+    if (isOther) this.#log.debug(`machine ${slot.key}: ${slot.state.name} -> ${state.name}`);
     slot.state = state;
     for (const effect of effects) this.#act(slot, effect);
     this.#schedule(slot);
     if (this.#claims.size > 0) this.#place();
+    if (isOther) this.#standBy(slot);
     if (this.#closed && AT_REST.has(slot.state.name)) slot.settled.resolve();
     if (slot.removing && !slot.machine && AT_REST.has(slot.state.name)) slot.settled.resolve();
   }

@@ -201,6 +201,23 @@ export interface Sleepable {
   hibernate(carry: unknown): Promise<Hibernation>;
   /** hibernated -> running. Rejects with `snapshot-unusable` or another MachineError: it is gone, its disk free. */
   wake(): Promise<void>;
+  /** Absent where nothing can be started ahead of a wake. */
+  readonly standby?: Standby;
+}
+
+/**
+ * What waits for the wake of a hibernated machine, started ahead, so that the wake need not start it. Without it, and
+ * whatever becomes of it, the machine wakes all the same.
+ */
+export interface Standby {
+  /** Whether it is there. */
+  readonly waits: boolean;
+  /** What it takes of the host's memory, or would take. */
+  readonly memoryMiB: number;
+  /** Starts it, at most once for each time that the machine sleeps; does nothing unless the machine is hibernated. */
+  start(): void;
+  /** Resolves when it is gone. */
+  end(): Promise<void>;
 }
 
 /** A hibernated machine that another life of the agent left behind. */

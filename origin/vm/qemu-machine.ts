@@ -26,9 +26,10 @@ import type {
 } from './driver.ts';
 import { MachineError } from './error.ts';
 import { GuestMemory } from './guest-memory.ts';
-import { loadImage } from './incoming.ts';
+import { beginLoading, finishLoading, type Loading } from './incoming.ts';
 import { type QemuCommand, QemuProcess } from './qemu-process.ts';
-import type { MappedMemory, Snapshot } from './snapshot.ts';
+import type { ImageFiles, Manifest, MappedMemory, Snapshot } from './snapshot.ts';
+import { QemuStandby } from './standby.ts';
 
 const MONITOR_DEADLINE_MS = 10_000;
 
@@ -58,6 +59,7 @@ export class QemuMachine implements RunningMachine, Sleepable {
   readonly accelerator: 'kvm' | 'tcg';
   readonly gone: Promise<MachineEnd>;
   readonly sync: () => Promise<void>;
+  readonly standby: QemuStandby;
   readonly #host: MachineHost;
   readonly #channel: GuestChannel;
   readonly #gone = Promise.withResolvers<MachineEnd>();
@@ -65,14 +67,14 @@ export class QemuMachine implements RunningMachine, Sleepable {
   #qemu: QemuProcess | undefined;
   #memory: MappedMemory | undefined;
   #waking = false;
-  /** Resolves when files that are not wanted any more have gone, in the background: first, what makes files waits. */
+  /** Resolves when nobody makes or removes files: what does so waits for it, and so does `gone`. */
   #tidied: Promise<void> = Promise.resolve();
   #discarded: Promise<void> | undefined;
   /** The host's end of the channel knows less than the guest's: it was made anew. */
   #fresh: boolean;
 
   /** With `asleep` it begins hibernated, as another life of the agent left it. */
-  constructor(host: MachineHost, asleep?: ChannelState) {
+  constructor(host: MachineHost, asleep?: Manifest) {
     this.#host = host;
     this.accelerator = host.accelerator;
     this.#limits = DEADLINES[host.accelerator];
@@ -82,9 +84,11 @@ export class QemuMachine implements RunningMachine, Sleepable {
       (error) => {
         if (error.code === 'guest-protocol') void this.#qemu?.kill(error.message);
       },
-      asleep,
+      asleep?.channel as ChannelState | undefined,
       host.spec.egress,
     );
+    this.standby = new QemuStandby((image) => this.#begin(image));
+    if (asleep !== undefined) this.standby.allow(asleep);
     this.sync = coalesce(async () => {
       await this.#channel.control('sync', this.#limits.sync);
     });
@@ -106,7 +110,8 @@ export class QemuMachine implements RunningMachine, Sleepable {
   async boot(memory: MappedMemory, deadline: number, again: boolean, signal?: AbortSignal): Promise<void> {
     const { key } = this.#host.spec;
     this.#memory = memory;
-    const qemu = this.#start(memory.path, false);
+    const qemu = new QemuProcess(this.#host.spec.dir, this.#host.command(memory.path, false));
+    this.#own(qemu);
     const failure = Promise.withResolvers<never>();
     const fail = (code: 'boot-timeout' | 'boot-aborted' | 'machine-busy' | 'qemu-failed', what: string) =>
       failure.reject(new MachineError(code, `machine "${key}" ${what}`, { detail: qemu.consoleTail() }));
@@ -246,14 +251,22 @@ export class QemuMachine implements RunningMachine, Sleepable {
   }
 
   async hibernate(carry: unknown): Promise<Hibernation> {
+    const hibernating = this.#tidied.then(() => this.#hibernate(carry));
+    this.#tidied = hibernating.then(
+      () => undefined,
+      () => undefined,
+    );
+    return await hibernating;
+  }
+
+  async #hibernate(carry: unknown): Promise<Hibernation> {
     const { snapshot, spec, fingerprint } = this.#host;
     const qemu = this.#qemu;
     const mapped = this.#memory;
     if (qemu === undefined || mapped === undefined) throw new MachineError('machine-gone', 'it has no QEMU');
     let memory: GuestMemory | undefined;
-    let sealed: { bytes: number; files: string[] };
+    let sealed: { bytes: number; manifest: Manifest; files: string[] };
     try {
-      await this.#tidied;
       const devices = await snapshot.beginDevices();
       memory = new GuestMemory(qemu.pid, mapped.path, 'r');
       await qemu.qmp.command('xen-save-devices-state', MONITOR_DEADLINE_MS, { filename: devices.name, live: true });
@@ -273,6 +286,7 @@ export class QemuMachine implements RunningMachine, Sleepable {
     this.#channel.resetConnections();
     await qemu.kill('it sleeps');
     await snapshot.sweep(sealed.files).catch(() => undefined);
+    if (this.#discarded === undefined) this.standby.allow(sealed.manifest);
     return { bytes: sealed.bytes };
   }
 
@@ -281,15 +295,10 @@ export class QemuMachine implements RunningMachine, Sleepable {
     this.#waking = true;
     try {
       const manifest = await snapshot.open(fingerprint);
-      if (this.#discarded !== undefined) throw new MachineError('machine-gone', 'it was discarded before it woke');
       const { number, memory } = manifest;
       const path = snapshot.path(memory.name);
-      const image = snapshot.read(manifest);
-      image.catch(() => undefined);
-      // Starting QEMU takes longer than reading what it is to load.
-      const qemu = this.#start(path, true);
+      const qemu = await this.#load(manifest);
       this.#memory = { number, path, sealed: memory };
-      await loadImage(qemu, { path, memoryMiB: spec.memoryMiB, image });
       await snapshot.consume();
       this.#channel.attach(qemu.guest);
       await qemu.qmp.command('cont', MONITOR_DEADLINE_MS);
@@ -307,15 +316,43 @@ export class QemuMachine implements RunningMachine, Sleepable {
     }
   }
 
+  /** Starts a QEMU for the image, which is read meanwhile: starting takes longer. */
+  #begin(image: ImageFiles): Loading {
+    const { snapshot, spec, command } = this.#host;
+    const memory = snapshot.path(image.memory.name);
+    const contents = snapshot.read(image);
+    contents.catch(() => undefined);
+    return beginLoading(spec.dir, command(memory, true), { memory, contents });
+  }
+
+  /** A QEMU with the image: that which stands by, else a new one. */
+  async #load(manifest: Manifest): Promise<QemuProcess> {
+    const { snapshot, spec } = this.#host;
+    const fault = snapshot.faultOf(manifest);
+    const finish = (loading: Loading) => finishLoading(loading, spec.memoryMiB, fault);
+    const waiting = await this.standby.take(manifest, finish);
+    if (this.#discarded !== undefined) {
+      await waiting?.kill('it was discarded');
+      throw new MachineError('machine-gone', 'it was discarded before it woke');
+    }
+    if (waiting !== undefined) {
+      this.#own(waiting);
+      return waiting;
+    }
+    const loading = this.#begin(manifest);
+    this.#own(loading.qemu);
+    await finish(loading);
+    return loading.qemu;
+  }
+
   async #thaw(extra: Pick<Thaw, 'seed' | 'copy'> = {}): Promise<void> {
     const fresh = this.#fresh;
     this.#fresh = false;
     await this.#channel.thaw(this.#limits.thaw, { ms: Date.now(), fresh, ...extra });
   }
 
-  #start(memory: string, incoming: boolean): QemuProcess {
-    const { spec } = this.#host;
-    const qemu = new QemuProcess(spec.dir, this.#host.command(memory, incoming));
+  /** From here on what becomes of this QEMU becomes of the machine. */
+  #own(qemu: QemuProcess): void {
     this.#qemu = qemu;
     void qemu.ended.then((reason) => {
       // One that was hibernated is no longer ours to mourn.
@@ -323,7 +360,6 @@ export class QemuMachine implements RunningMachine, Sleepable {
       if (this.#waking) void this.#discard(reason);
       else this.#finish({ reason, consoleTail: qemu.consoleTail() });
     });
-    return qemu;
   }
 
   /** Runs a step that must succeed for the machine to be of any use. */
@@ -344,7 +380,7 @@ export class QemuMachine implements RunningMachine, Sleepable {
       const { snapshot } = this.#host;
       const qemu = this.#qemu;
       this.#qemu = undefined;
-      await qemu?.kill(reason);
+      await Promise.all([qemu?.kill(reason), this.standby.retire()]);
       await snapshot.consume().catch(() => undefined);
       await snapshot.sweep([]).catch(() => undefined);
       this.#finish({ reason, consoleTail: qemu?.consoleTail() ?? '' });

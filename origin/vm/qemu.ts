@@ -9,7 +9,6 @@ import { join } from 'node:path';
 import { type Accelerator, probeAccelerator } from './accelerator.ts';
 import { inheritedFiles, qemuArguments, tscKhzFrom } from './arguments.ts';
 import { type Cgroups, confine, findCgroups, qemuLimits } from './cgroup.ts';
-import type { ChannelState } from './channel.ts';
 import { requireTool, run } from './command.ts';
 import { copyAsleep, sweepUnfinished } from './copy.ts';
 import { DISK, diskPath, ensureDisk, evictLeftover, machineIdOf, sweepDisks } from './disk.ts';
@@ -112,7 +111,7 @@ export class QemuDriver implements MachineDriver {
       await evictLeftover(spec.dir);
       const manifest = await host.snapshot.manifest();
       carry = manifest.carry;
-      return new QemuMachine(host, manifest.channel as ChannelState);
+      return new QemuMachine(host, manifest);
     });
     return { machine, carry };
   }

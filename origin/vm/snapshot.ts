@@ -57,15 +57,16 @@ export interface Manifest {
   readonly copy?: { readonly keep: readonly number[] };
 }
 
+/** The files of an image. */
+export type ImageFiles = Readonly<Record<'memory' | 'delta' | 'devices', Sealed>>;
+
 /** What an image says beside its files. */
 export type Said = Pick<Manifest, 'fingerprint' | 'channel' | 'carry' | 'copy'>;
 
-/** What an image holds beside its memory file, read and found whole; the check of that file takes longer. */
+/** What an image holds beside its memory file, read and found whole. */
 export interface Contents {
   readonly delta: Buffer;
   readonly devices: Buffer;
-  /** What is wrong with the memory file, or nothing. */
-  readonly memoryFault: Promise<string | undefined>;
 }
 
 /** The memory that a running QEMU is mapped over. */
@@ -139,20 +140,21 @@ export class Snapshot {
   }
 
   /**
-   * Writes the image of a stopped guest whose devices are saved. Resolves with the bytes written, its memory file, and all
-   * files that belong to it. Rejects with the system's error.
+   * Writes the image of a stopped guest whose devices are saved. Resolves with the bytes written, what the image says, and
+   * the files that belong to it. Rejects with the system's error.
    */
   async seal(
     number: number,
     guest: { memory: GuestMemory; mapped: MappedMemory; bytes: number },
     said: Said,
-  ): Promise<{ bytes: number; memory: string; files: string[] }> {
+  ): Promise<{ bytes: number; manifest: Manifest; files: string[] }> {
     const files = await this.write(number, { ...guest, changed: guest.memory.changed() });
-    const { devices } = await this.complete(number, files, said);
+    const manifest = await this.complete(number, files, said);
+    const { devices } = manifest;
     const { sealed, delta, isNew } = files;
     return {
       bytes: (isNew ? lengthOf(sealed.runs) : 0) + delta.bytes + devices.bytes,
-      memory: this.path(sealed.name),
+      manifest,
       files: [sealed, delta, devices].map((file) => this.path(file.name)),
     };
   }
@@ -189,18 +191,22 @@ export class Snapshot {
   async open(trusted: string): Promise<Manifest> {
     const manifest = await this.manifest();
     if (manifest.fingerprint !== trusted) throw unusable('it was taken by another QEMU, processor, or set of files');
+    if (manifest.disk !== (await identityOfDisk(this.#disk))) throw unusable("the machine's disk was changed since");
     // QEMU would make the file that it misses.
     const fault = await faultOfMemory(this.path(manifest.memory.name), manifest.memory);
     if (fault !== undefined) throw unusable(fault);
     return manifest;
   }
 
-  /** Reads and checks the files of an image that was opened. Nothing is consumed. Rejects with `snapshot-unusable`. */
-  async read({ memory, delta, devices, disk }: Manifest): Promise<Contents> {
-    if (disk !== (await identityOfDisk(this.#disk))) throw unusable("the machine's disk was changed since");
+  /** Reads and checks the files of an image that was opened, but for its memory file. Rejects with `snapshot-unusable`. */
+  async read({ delta, devices }: ImageFiles): Promise<Contents> {
     const [changes, state] = await Promise.all([this.#unseal(delta), this.#unseal(devices)]);
-    const memoryFault = faultInMemory(this.path(memory.name), memory).catch(() => 'its memory file cannot be read');
-    return { delta: changes, devices: state, memoryFault };
+    return { delta: changes, devices: state };
+  }
+
+  /** What is wrong with the content of its memory file, or nothing. */
+  async faultOf({ memory }: Manifest): Promise<string | undefined> {
+    return await faultInMemory(this.path(memory.name), memory).catch(() => 'its memory file cannot be read');
   }
 
   /** What the marker says. Rejects with `snapshot-unusable`. */

@@ -220,6 +220,11 @@ describe('moorage.jsonc', () => {
       withServers({ a: { command: 'x' } }, { origin: { listen: '0.0.0.0:1' } }),
       /^origin\.listen: write/,
     ],
+    [
+      'too much that stands by',
+      withServers({ a: { command: 'x' } }, { origin: { standby: 65 } }),
+      /^origin\.standby: .*<=64/,
+    ],
     ['an edge server without a module', withServers({ a: { runtime: 'edge' } }), /^mcpServers\.a\.tools/],
     [
       'two runtimes in one machine',

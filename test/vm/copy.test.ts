@@ -115,8 +115,8 @@ async function awake(told: string[] = []): Promise<Parent> {
 async function wokenFrom({ dir, fingerprint }: { dir: string; fingerprint: string }): Promise<Buffer> {
   const snapshot = new Snapshot(dir, diskPath(dir));
   const manifest = await snapshot.open(fingerprint);
-  const { delta, memoryFault } = await snapshot.read(manifest);
-  expect(await memoryFault).toBeUndefined();
+  const { delta } = await snapshot.read(manifest);
+  expect(await snapshot.faultOf(manifest)).toBeUndefined();
   const found = readFileSync(join(dir, 'sleep', manifest.memory.name));
   applyDelta(delta, { write: (offset: number, data: Buffer) => void data.copy(found, offset) } as never);
   return found;

@@ -7,6 +7,7 @@ import {
   openSync,
   readdirSync,
   readFileSync,
+  readlinkSync,
   rmSync,
   statSync,
   truncateSync,
@@ -215,6 +216,85 @@ describe.runIf(inject('guests'))('a machine', () => {
     await end(found);
   });
 
+  test('wakes in the QEMU that waits for it, which until then locks and writes nothing', async () => {
+    restore();
+    const disk = join(dir(), 'disk.ext4');
+    const before = statSync(disk, { bigint: true }).mtimeNs;
+    const found = await recall();
+    expect(found.standby.waits).toBe(false);
+    found.standby.start();
+    const waiting = pidOfQemu();
+    while (!isReady(waiting)) await sleep(10);
+    expect([found.standby.waits, locksOf(disk), statSync(disk, { bigint: true }).mtimeNs]).toEqual([true, 0, before]);
+    await found.wake();
+    expect([pidOfQemu(), found.standby.waits]).toEqual([waiting, false]);
+    expect(locksOf(disk)).toBeGreaterThan(0);
+    const process = found.processes().get(1);
+    expect(process && (await new Server(process).ask('count'))).toBe('5');
+    // It is the machine's own now: awake there is nothing to wait for.
+    found.standby.start();
+    expect(found.standby.waits).toBe(false);
+    await found.pause();
+    await found.hibernate('carried');
+    expect(processStart(waiting)).toBeUndefined();
+    found.standby.start();
+    await found.wake();
+    expect(process && (await output(found, 'cat /data/note'))).toBe('precious\n');
+    await end(found);
+  });
+
+  test.each(['at once', 'a while after'])(
+    'wakes without the QEMU that waits when that was killed, %s',
+    async (when) => {
+      restore();
+      const found = await recall();
+      found.standby.start();
+      const waiting = pidOfQemu();
+      while (!isReady(waiting)) await sleep(10);
+      process.kill(waiting, 'SIGKILL');
+      if (when !== 'at once') {
+        while (found.standby.waits) await sleep(10);
+        // One that died is not started again and again.
+        found.standby.start();
+        expect(found.standby.waits).toBe(false);
+      }
+      await found.wake();
+      expect(pidOfQemu()).not.toBe(waiting);
+      const server = found.processes().get(1);
+      expect(server && (await new Server(server).ask('count'))).toBe('5');
+      await end(found);
+    },
+  );
+
+  test('whose image is damaged or discarded has no QEMU that waits', async () => {
+    restore();
+    flip(fileOf('delta'));
+    const damaged = await recall();
+    damaged.standby.start();
+    const first = pidOfQemu();
+    while (damaged.standby.waits) await sleep(10);
+    await expect(damaged.wake()).rejects.toMatchObject({ code: 'snapshot-unusable', message: /delta-\d+ is damaged/ });
+    await damaged.gone;
+    // What changed while it waited is seen when the machine wakes.
+    restore();
+    const changed = await recall();
+    changed.standby.start();
+    while (!isReady(pidOfQemu())) await sleep(10);
+    flip(fileOf('memory'));
+    await expect(changed.wake()).rejects.toMatchObject({
+      code: 'snapshot-unusable',
+      message: /memory file is damaged/,
+    });
+    await changed.gone;
+    restore();
+    const discarded = await recall();
+    discarded.standby.start();
+    const second = pidOfQemu();
+    await end(discarded);
+    expect([first, second].map(processStart)).toEqual([undefined, undefined]);
+    expect(await driver.recall(spec)).toBeUndefined();
+  });
+
   test.each([
     ['torn', (path: string) => truncateSync(path, 100)],
     ['damaged', flip],
@@ -245,6 +325,7 @@ describe.runIf(inject('guests'))('a machine', () => {
     ['seal', undefined],
     ['kill', 6],
     ['sweep', 6],
+    ['standby is over', 6],
   ])('whose agent is killed before "%s" wakes where it was, or boots cold', async (step, counted) => {
     restore();
     const left = await killedBefore(step);
@@ -306,6 +387,25 @@ describe.runIf(inject('guests'))('a machine', () => {
     expect(await driver.recall(spec)).toBeUndefined();
   });
 });
+
+/** Whether this QEMU has its disk open, and so all that it waits with. */
+const isReady = (pid: number): boolean =>
+  readdirSync(`/proc/${pid}/fd`).some((fd) => {
+    try {
+      return readlinkSync(`/proc/${pid}/fd/${fd}`).endsWith('/disk.ext4');
+    } catch {
+      // Closed meanwhile.
+      return false;
+    }
+  });
+
+/** Locks that anybody has on a file. */
+function locksOf(path: string): number {
+  const { ino } = statSync(path);
+  return readFileSync('/proc/locks', 'utf8')
+    .split('\n')
+    .filter((line) => line.includes(`:${ino} `)).length;
+}
 
 /** Changes one bit in the middle, and not the time of the last change where the disk is meant to show it. */
 function flip(path: string): void {
