@@ -88,7 +88,8 @@ export function bytes(value: number): string {
   return value >= 1e3 ? `${(value / 1e3).toFixed(1)} kB` : `${value.toFixed(0)} B`;
 }
 
-const share = (whole: number, parts: Readonly<Record<string, number>>): string => `${ms(whole)}: ${list(parts)}`;
+const share = (whole: number, parts: Readonly<Record<string, number>>): string =>
+  Object.keys(parts).length === 0 ? '–' : `${ms(whole)}: ${list(parts)}`;
 
 const list = (parts: Readonly<Record<string, number>>): string =>
   Object.entries(parts)

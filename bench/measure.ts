@@ -1,7 +1,11 @@
 /** What is measured, one life of a machine after another. Each gives samples, split into the host's part and the guest's. */
+import { open, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { ProcessDefinition } from '../origin/server.ts';
-import type { CopyCost, Hibernation } from '../origin/vm/driver.ts';
+import type { CopyCost, Hibernation, RunningMachine } from '../origin/vm/driver.ts';
 import type { Sample } from './figures.ts';
+import { memoryOfProcess } from './host.ts';
 import type { BenchOrigin } from './origin.ts';
 import { Server, timed } from './server.ts';
 import type { Span, Spans, Trace } from './trace.ts';
@@ -15,11 +19,13 @@ export interface Bench {
 export async function boot({ origin, trace }: Bench, definition: ProcessDefinition) {
   trace.clear();
   let server: Server | undefined;
+  let running: RunningMachine | undefined;
   let started = 0;
   const { machines } = origin;
   const { began, answered } = await timed(
     () => machines.lease(definition),
     async ({ machine }) => {
+      running = machine;
       server = new Server(await machines.start(definition, machine, {}));
       started = performance.now();
       await server.initialize();
@@ -35,7 +41,7 @@ export async function boot({ origin, trace }: Bench, definition: ProcessDefiniti
       'initialize and call': answered - started,
     },
   };
-  return { sample, server: server as Server };
+  return { sample, server: server as Server, running: running as RunningMachine };
 }
 
 /** From a call for a paused machine to the first byte of its result. */
@@ -61,23 +67,62 @@ export async function wake({ origin, trace }: Bench, definition: ProcessDefiniti
   return woken(trace, { began, leased, answered });
 }
 
-/** The steps of a wake that was seen. What is read of the image is read while QEMU starts. */
+/** The same, of a machine for which a QEMU waits. Also gives that QEMU's memory, in bytes. */
+export async function wakeStanding(
+  { origin, trace }: Bench,
+  { definition, server, running }: { definition: ProcessDefinition; server: Server; running: RunningMachine },
+) {
+  await origin.until(definition, 'hibernated');
+  trace.clear();
+  running.sleep?.standby?.start();
+  while (!trace.find('qmp migrate-set-capabilities')) await sleep(5);
+  const memory = memoryOfProcess(origin.pid(definition) ?? 0);
+  trace.clear();
+  const times = await timed(
+    () => origin.machines.lease(definition),
+    () => server.call('count'),
+  );
+  return { sample: woken(trace, times), memory };
+}
+
+/** So many bytes written to a new file as anybody would, and synced. */
+export async function bareWrite(folder: string, bytes: number): Promise<Sample> {
+  const path = join(folder, 'bare');
+  const chunk = Buffer.alloc(1024 * 1024, 1);
+  const file = await open(path, 'w');
+  try {
+    const began = performance.now();
+    for (let left = bytes; left > 0; left -= chunk.length) await file.write(chunk, 0, Math.min(left, chunk.length));
+    const written = performance.now();
+    await file.sync();
+    return { host: { write: written - began, fsync: performance.now() - written }, guest: {} };
+  } finally {
+    await file.close();
+    await rm(path);
+  }
+}
+
+/**
+ * The steps of a wake that was seen. What is read of the image is read while QEMU starts; one that waited has started long
+ * before.
+ */
 function woken(spans: Spans, { began, leased, answered }: { began: number; leased: number; answered: number }): Sample {
-  const [open, read, greeting] = [spans.last('open'), spans.last('read'), spans.last('qmp qmp_capabilities')];
+  const [opened, read] = [spans.last('open'), spans.last('read')];
   const [consume, cont, thaw] = [spans.last('consume'), spans.last('qmp cont'), spans.last('guest thaw')];
-  const started = Math.max(greeting.ended, read.ended);
+  const started = spans.find('qmp qmp_capabilities')?.ended ?? opened.ended;
+  const complete = Math.max(started, read.ended);
   // What a machine is told that this agent has not seen before, at the same time.
   const told = spans.find('guest egress');
   const guest = Math.max(thaw.ended, told?.ended ?? 0) - thaw.began;
   return {
     host: {
-      'opening the image': lengthOf(open),
-      'start of QEMU': greeting.ended - open.ended,
-      'reading the image, beyond that': started - greeting.ended,
-      'memory and device state': consume.began - started,
+      'opening the image': lengthOf(opened),
+      'start of QEMU': started - opened.ended,
+      'reading the image after that': complete - started,
+      'memory and device state': consume.began - complete,
       'consuming the image': lengthOf(consume),
       cont: lengthOf(cont),
-      'our code': open.began - began + (leased - consume.ended) - lengthOf(cont) - guest,
+      'our code': opened.began - began + (leased - consume.ended) - lengthOf(cont) - guest,
     },
     guest: { thaw: guest, answer: answered - leased },
   };
