@@ -84,6 +84,7 @@ export class QemuMachine implements RunningMachine, Sleepable {
       (error) => {
         if (error.code === 'guest-protocol') void this.#qemu?.kill(error.message);
       },
+      // Of this very type when the image was made; its sum holds.
       asleep?.channel as ChannelState | undefined,
       host.spec.egress,
     );
