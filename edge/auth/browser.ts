@@ -4,7 +4,7 @@
  * `Host` is checked because a page may point a name of its own at this address (DNS rebinding), and `Origin` because a page of
  * another site may post here (MCP 2025-11-25, basic/transports, "Security Warning").
  */
-import { isLoopbackHost } from '../../shared/config/auth.ts';
+import { isLoopbackHost } from '../../shared/config/fetched.ts';
 import { MoorageError } from '../../shared/errors.ts';
 import type { Settings } from '../settings.ts';
 import { allowedOriginsOf, hostsOf } from './settings.ts';

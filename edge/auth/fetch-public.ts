@@ -7,7 +7,7 @@
  * `global_fetch_strictly_public`.
  */
 import ipaddr from 'ipaddr.js';
-import { isLoopbackHost } from '../../shared/config/auth.ts';
+import { isLoopbackHost } from '../../shared/config/fetched.ts';
 import { MoorageError } from '../../shared/errors.ts';
 import { readBounded } from '../read-message.ts';
 

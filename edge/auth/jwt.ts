@@ -8,7 +8,7 @@ import { verifyJwt } from './verify.ts';
 
 /** A `sub` has at most 255 ASCII characters (OpenID Connect Core 1.0, section 2). */
 const SUBJECT = /^[\x21-\x7e]([\x20-\x7e]{0,253}[\x21-\x7e])?$/;
-const MAX_GROUPS = 200;
+export const MAX_GROUPS = 200;
 const MAX_GROUP = 256;
 
 export const jwt: Method = async (attempt) => {

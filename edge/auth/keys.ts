@@ -6,7 +6,8 @@
  */
 import { createRemoteJWKSet, customFetch, type JWTVerifyGetKey } from 'jose';
 import { z } from 'zod';
-import { isLoopbackHost, type JwtIssuer } from '../../shared/config/auth.ts';
+import type { JwtIssuer } from '../../shared/config/auth.ts';
+import { isLoopbackHost } from '../../shared/config/fetched.ts';
 import { MoorageError } from '../../shared/errors.ts';
 
 /** The text of a document. `local`: it may be on the edge's own host. */

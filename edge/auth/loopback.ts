@@ -5,7 +5,7 @@
  * The name in the URL proves nothing by itself (`Host` is the client's to write): what is bound to a loopback address can
  * be reached from the same host only, and the configuration refuses this kind on any other address.
  */
-import { isLoopbackHost } from '../../shared/config/auth.ts';
+import { isLoopbackHost } from '../../shared/config/fetched.ts';
 import { ANONYMOUS } from '../../shared/principal.ts';
 import type { Method } from './method.ts';
 

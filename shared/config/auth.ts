@@ -6,6 +6,7 @@
  */
 import { z } from 'zod';
 import { isScope, MCP_SCOPE } from '../scopes.ts';
+import { fetched, isLoopbackHost } from './fetched.ts';
 import { oauthSchema } from './oauth.ts';
 
 /** Signatures that are taken (RFC 8725, section 3.1): asymmetric ones, so that no public key can pass for a secret. */
@@ -18,9 +19,6 @@ export const nameSchema = z
   .string()
   .regex(/^[\x21-\x7e]{1,128}$/, 'use 1 to 128 visible ASCII characters without spaces');
 const groups = z.array(z.string().min(1).max(256)).max(200).default([]);
-
-/** An address that the edge fetches: public and HTTPS, or loopback for an issuer on the same host. */
-const fetched = z.string().refine(isFetchable, 'write an https address (http only for 127.0.0.1, ::1 or localhost)');
 
 const jwt = z.strictObject({
   /** Exactly as in the tokens' `iss`. */
@@ -95,16 +93,6 @@ export const admitsOutsiders = (auth: AuthConfig): boolean =>
 /** Whether an issuer is on the edge's own host. */
 export const hasLocalIssuer = ({ jwt, oauth }: AuthConfig): boolean => {
   const issuers = jwt.map(({ issuer, jwks }) => jwks ?? issuer);
-  if (oauth?.upstream?.type === 'oidc') issuers.push(oauth.upstream.issuer);
+  if (oauth?.upstream) issuers.push(oauth.upstream.type === 'oidc' ? oauth.upstream.issuer : oauth.upstream.url);
   return issuers.some((issuer) => isLoopbackHost(URL.parse(issuer)?.hostname ?? ''));
 };
-
-function isFetchable(text: string): boolean {
-  const url = URL.parse(text);
-  if (url === null) return false;
-  if (url.username !== '' || url.password !== '' || url.hash !== '') return false;
-  return url.protocol === 'https:' || (url.protocol === 'http:' && isLoopbackHost(url.hostname));
-}
-
-/** Whether a URL's `hostname` is the host itself. */
-export const isLoopbackHost = (hostname: string): boolean => ['localhost', '127.0.0.1', '[::1]'].includes(hostname);

@@ -4,7 +4,8 @@
  * Invariant, held together with `auth`: whatever others can reach asks them who they are (`exposureProblems`).
  */
 import { z } from 'zod';
-import { type AuthConfig, admitsOutsiders, isLoopbackHost } from './auth.ts';
+import { type AuthConfig, admitsOutsiders } from './auth.ts';
+import { isLoopbackHost } from './fetched.ts';
 
 const host = z
   .union([z.ipv4(), z.ipv6(), z.literal('localhost')], {

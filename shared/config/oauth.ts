@@ -3,6 +3,7 @@
  * browser, and how it comes to know who that user is.
  */
 import { z } from 'zod';
+import { fetched } from './fetched.ts';
 
 /** `alice`, `*@example.com`: who of an upstream's users is let in. */
 const allow = z
@@ -17,7 +18,7 @@ const clientId = z.string().min(1).max(256);
 const oidc = z.strictObject({
   type: z.literal('oidc'),
   /** Exactly as in its discovery document. */
-  issuer: z.url({ protocol: /^https?$/ }),
+  issuer: fetched,
   clientId,
   /** Asked for beside `openid`. */
   scopes: z.array(z.string().regex(/^[\x21\x23-\x5b\x5d-\x7e]+$/)).default(['email', 'profile']),
@@ -28,7 +29,14 @@ const oidc = z.strictObject({
 
 const github = z.strictObject({
   type: z.literal('github'),
+  /** Where it is: github.com, or a GitHub Enterprise Server such as `https://ghe.example.com`. */
+  url: fetched
+    .refine((text) => URL.parse(text)?.pathname === '/' && URL.parse(text)?.search === '', 'give no path')
+    .transform((text) => new URL(text).origin)
+    .default('https://github.com'),
   clientId,
+  /** Organizations (`acme`) and teams (`acme/ops`) become groups. GitHub asks people whether the edge may read them. */
+  groups: z.boolean().default(false),
   /** Names of accounts. */
   allow,
 });

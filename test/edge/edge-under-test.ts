@@ -24,7 +24,10 @@ export interface UnderTest {
 /** Starts an edge with the scripted origin `local`, whose link is not dialled. */
 export async function edgeUnderTest(
   edgeServers: Readonly<Record<string, string>> = {},
-  settings: Pick<EdgeOptions, 'aggregate' | 'endIdleAfterMs' | 'frontSocket' | 'loopbackFetch' | 'settings'> = {},
+  settings: Pick<
+    EdgeOptions,
+    'aggregate' | 'endIdleAfterMs' | 'frontSocket' | 'loopbackFetch' | 'secrets' | 'settings'
+  > = {},
 ): Promise<UnderTest> {
   const stateDir = await mkdtemp(join(tmpdir(), 'moorage-edge-'));
   const edgeKeys = await keyPair();

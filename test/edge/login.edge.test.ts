@@ -7,6 +7,7 @@ import { exportJWK, generateKeyPair } from 'jose';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { importKey } from '../../shared/grant.ts';
 import { signOwnerToken } from '../../shared/owner.ts';
+import { type Account, APP, GitHubServer } from '../support/github.ts';
 import { OidcIssuer } from '../support/oidc.ts';
 import { edgeUnderTest, type UnderTest } from './edge-under-test.ts';
 
@@ -396,6 +397,159 @@ describe('an upstream', () => {
     expect((await back(login)).status).toBe(400);
   });
 });
+
+describe('GitHub', () => {
+  let github: GitHubServer;
+  let githubEdge: UnderTest;
+  beforeAll(async () => {
+    github = await GitHubServer.start();
+    const upstream = {
+      type: 'github',
+      url: github.url,
+      clientId: APP.clientId,
+      allow: ['ada', 'grace', 'renamed'],
+      groups: true,
+    };
+    const access = [
+      { who: ['group:acme/ops'], servers: ['time'], effect: 'allow' },
+      { who: ['*'], servers: ['other'], effect: 'allow' },
+    ];
+    githubEdge = await edgeUnderTest(
+      { time: `${ROOT}servers/time.ts`, other: `${ROOT}servers/time.ts` },
+      {
+        loopbackFetch: true,
+        secrets: { MOORAGE_UPSTREAM_SECRET: APP.secret },
+        settings: { MOORAGE_AUTH: JSON.stringify({ oauth: { upstream } }), MOORAGE_ACCESS: JSON.stringify(access) },
+      },
+    );
+  });
+  afterAll(async () => {
+    await githubEdge.stop();
+    github.close();
+  });
+
+  /** As far as GitHub's own page. */
+  async function sent(server = 'other') {
+    const client = await register({ redirect_uris: [REDIRECT] }, githubEdge.url);
+    const resource = `${githubEdge.url}/${server}/mcp`;
+    const { url, verifier } = request({ client_id: client, resource, scope: `server:${server}` }, githubEdge.url);
+    const page = await open(url);
+    expect(page.text).toContain(`GitHub at ${new URL(github.url).host}`);
+    const { onward = '', cookies } = await decide(url, page, { decision: 'allow' });
+    return { at: onward, cookies, client, verifier, resource, server };
+  }
+  type Sent = Awaited<ReturnType<typeof sent>>;
+  /** What the browser brings back, and the page that it gets. */
+  const back = async ({ at, cookies }: Sent, brought: Record<string, string>) => {
+    const asked = new URL(at).searchParams;
+    const url = new URL(asked.get('redirect_uri') ?? '');
+    for (const [name, value] of Object.entries({ state: asked.get('state') ?? '', ...brought })) {
+      url.searchParams.set(name, value);
+    }
+    return await pageOf(await fetch(url, { headers: { cookie: cookies }, redirect: 'manual' }));
+  };
+  /** A whole login; its access token. */
+  async function tokenOf(account: Account, server?: string): Promise<string> {
+    const login = await sent(server);
+    const { onward, text } = await back(login, { code: github.login(login.at, account).code });
+    expect(onward, text).toContain(REDIRECT);
+    const response = await fetch(`${githubEdge.url}/token`, {
+      method: 'POST',
+      body: new URLSearchParams({
+        grant_type: 'authorization_code',
+        code: new URL(onward ?? '').searchParams.get('code') ?? '',
+        redirect_uri: REDIRECT,
+        client_id: login.client,
+        code_verifier: login.verifier,
+        resource: login.resource,
+      }),
+    });
+    return ((await response.json()) as { access_token: string }).access_token;
+  }
+  /** A session of this token at `other`, and whether another token may go on with it. */
+  const session = async (token: string): Promise<string> => {
+    const response = await call('other', token, githubEdge.url);
+    expect(response.status).toBe(200);
+    return response.headers.get('mcp-session-id') ?? '';
+  };
+  const goesOn = async (token: string, id: string): Promise<number> => {
+    const headers = {
+      authorization: `Bearer ${token}`,
+      'mcp-session-id': id,
+      'content-type': 'application/json',
+      accept: 'application/json, text/event-stream',
+    };
+    const body = JSON.stringify({ jsonrpc: '2.0', id: 1, method: 'ping' });
+    return (await fetch(`${githubEdge.url}/other/mcp`, { method: 'POST', headers, body })).status;
+  };
+
+  test('says who a person is, by the number of the account: its name may go to another', async () => {
+    const id = await session(await tokenOf({ id: 7, login: 'ada' }));
+    // Ada has another name now, and somebody else took hers.
+    expect(await goesOn(await tokenOf({ id: 7, login: 'renamed' }), id)).toBe(200);
+    expect(await goesOn(await tokenOf({ id: 8, login: 'ada' }), id)).toBe(404);
+  });
+
+  test('says which organizations and teams a person is in, however many they are', async () => {
+    const many = Array.from({ length: 120 }, (_, n) => `acme/team-${n}`);
+    const ops = { id: 9, login: 'grace', organizations: ['acme'], teams: [...many, 'acme/ops'] };
+    expect((await call('time', await tokenOf(ops, 'time'), githubEdge.url)).status).toBe(200);
+    const others = { ...ops, teams: many };
+    expect((await call('time', await tokenOf(others, 'time'), githubEdge.url)).status).toBe(403);
+  });
+
+  test('somebody who is not on the list is told so, and the client gets nothing', async () => {
+    const login = await sent();
+    const page = await back(login, { code: github.login(login.at, { id: 1, login: 'eve' }).code });
+    expect([page.status, page.onward]).toEqual([403, undefined]);
+    expect(page.text).toContain('not on the list');
+  });
+
+  test('a denial there goes back to the client', async () => {
+    const page = await back(await sent(), { error: 'access_denied', error_description: 'The user has denied …' });
+    const { origin, pathname, searchParams } = new URL(page.onward ?? 'missing:');
+    expect(origin + pathname).toBe(REDIRECT);
+    expect(Object.fromEntries(searchParams)).toMatchObject({
+      error: 'access_denied',
+      state: 'of-the-client',
+      iss: githubEdge.url,
+    });
+  });
+
+  test.each([
+    ['a code that is none (GitHub says so with status 200)', () => ({ code: 'made-up' })],
+    ['a code of another login', (at: string) => ({ code: github.login(withChallenge(at), ADA).code })],
+  ])('%s lets nobody in', async (_, brought) => {
+    const login = await sent();
+    const page = await back(login, brought(login.at));
+    expect([page.status, page.onward]).toEqual([401, undefined]);
+    expect(page.text).not.toMatch(/bad_verification|planted/);
+  });
+
+  test.each([
+    ['another state', { state: 'another' }],
+    ['a state that was used', {}],
+  ])('%s opens nothing', async (_, over) => {
+    const login = await sent();
+    const brought = () => ({ code: github.login(login.at, ADA).code });
+    if (!('state' in over)) expect((await back(login, brought())).onward).toContain(REDIRECT);
+    const page = await back(login, { ...brought(), ...over });
+    expect([page.status, page.onward]).toEqual([400, undefined]);
+  });
+
+  test('no secret of the app, no code and no token of GitHub is in the log', () => {
+    expect(github.asked).toContain('/login/oauth/access_token');
+    expect(githubEdge.log.join('\n')).not.toMatch(/planted-secret|gho_|code=/);
+  });
+});
+
+const ADA: Account = { id: 7, login: 'ada' };
+/** The same address with the PKCE challenge of somebody else. */
+function withChallenge(at: string): string {
+  const url = new URL(at);
+  url.searchParams.set('code_challenge', createHash('sha256').update('of somebody else').digest('base64url'));
+  return url.href;
+}
 
 describe('registration', () => {
   test.each([

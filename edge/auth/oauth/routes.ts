@@ -6,7 +6,12 @@
  * decision. The form works once, only from the browser that it was shown to, and the library's cookies bind it (the "confused
  * deputy" of MCP's security best practices).
  */
-import { AuthorizationError, type AuthRequest, CimdFetchError } from '@cloudflare/workers-oauth-provider';
+import {
+  AuthorizationError,
+  type AuthRequest,
+  authorizationErrorRedirect,
+  CimdFetchError,
+} from '@cloudflare/workers-oauth-provider';
 import { type Context, Hono } from 'hono';
 import type { OAuthConfig } from '../../../shared/config/oauth.ts';
 import { httpStatus, MoorageError, toMoorageError } from '../../../shared/errors.ts';
@@ -17,21 +22,22 @@ import { randomText } from '../../random.ts';
 import { fetchPublic } from '../fetch-public.ts';
 import { authOf, baseOf } from '../settings.ts';
 import { codeHash } from './code.ts';
+import type { Holder } from './holder.ts';
 import { oauthStoreOf } from './object.ts';
 import { onward, page, problemPage, question } from './page.ts';
+import { fetchUpstream, type Reach } from './reach.ts';
 import {
   AUTHORIZE_PATH,
   type AuthorizationServer,
   authorizationServer,
   CALLBACK_PATH,
-  type Holder,
   REGISTER_PATH,
   SERVER_METADATA_PATH,
   TOKEN_PATH,
   type Wish,
   wishOf,
 } from './server.ts';
-import { loginUrl, nameOf, type Pending, personOf, type Reach } from './upstream.ts';
+import { loginUrl, nameOf, type Pending, personOf } from './upstream.ts';
 
 type At = Context<{ Bindings: Env }>;
 
@@ -116,6 +122,10 @@ oauthRoutes.get(CALLBACK_PATH, async (context) => {
   const { request, data, headers } = await first.helpers.finishUpstream<Pending>(context.req.raw);
   const server = serverFor(context, { resources: request.resource ? [request.resource] : [], scopes: request.scope });
   const code = context.req.query('code');
+  if (context.req.query('error') === 'access_denied') {
+    recordDenial(auditedOf(context), new MoorageError('authentication_required', 'Denied where people log in.'));
+    return await onward(authorizationErrorRedirect(request, 'access_denied'), headers);
+  }
   if (code === undefined) {
     throw new MoorageError('authentication_required', 'You were not logged in there. Start again in your client.');
   }
@@ -184,14 +194,12 @@ const callbackOf = (context: At): string => `${baseAt(context)}${CALLBACK_PATH}`
 
 function reachOf({ env }: At): Reach {
   return {
-    fetch: (url, init) => (isLoopback(url) && env.LOOPBACK ? env.LOOPBACK.fetch(url, init) : fetch(url, init)),
+    fetch: (url, init) => fetchUpstream(url, init, env.LOOPBACK),
     fetchText: (url, local) => fetchPublic(url, local ? { loopback: env.LOOPBACK } : {}),
     secret: env.MOORAGE_UPSTREAM_SECRET,
     now: Date.now(),
   };
 }
-
-const isLoopback = (url: string): boolean => /^http:\/\/(127\.0\.0\.1|localhost|\[::1\])[:/]/.test(url);
 
 /** A person reads the answer, unless it goes back to the client. */
 async function answerTo(thrown: unknown, { req }: At): Promise<Response> {

@@ -17,14 +17,6 @@ export const REGISTER_PATH = '/register';
 export const CALLBACK_PATH = '/callback';
 export const SERVER_METADATA_PATH = '/.well-known/oauth-authorization-server';
 
-/** Who a token speaks for; the library keeps it encrypted with the token itself. */
-export interface Holder {
-  readonly subject: string;
-  readonly issuer: string;
-  readonly name?: string;
-  readonly groups: readonly string[];
-}
-
 /** What the request names as `resource`, if it is one of ours, and the scopes that it names. */
 export interface Wish {
   readonly resources: readonly string[];

@@ -1,26 +1,16 @@
 /**
- * Owns how a user proves who it is to an upstream (OpenID Connect Core 1.0, section 3.1, with PKCE; or GitHub's OAuth 2.0): where
- * the browser is sent, and whom the answer names.
+ * Owns how a user proves who it is to an upstream (OpenID Connect Core 1.0, section 3.1, with PKCE; or GitHub's OAuth 2.0, see
+ * `github.ts`): where the browser is sent, and whom the answer names.
  */
 import { base64url, decodeJwt } from 'jose';
 import { z } from 'zod';
 import { isAllowed, type Upstream } from '../../../shared/config/oauth.ts';
 import { MoorageError } from '../../../shared/errors.ts';
 import { groupsOf, subjectOf } from '../jwt.ts';
-import type { FetchText } from '../keys.ts';
 import { verifyJwt } from '../verify.ts';
-import type { Holder } from './server.ts';
-
-/** How an upstream's endpoints are called: it is the owner's word that they may be. */
-export type FetchUpstream = (url: string, init: RequestInit) => Promise<Response>;
-
-export interface Reach {
-  readonly fetch: FetchUpstream;
-  readonly fetchText: FetchText;
-  /** The secret that the upstream gave to this edge; absent for a public client. */
-  readonly secret?: string | undefined;
-  readonly now: number;
-}
+import { githubEndpoints, githubName, githubPerson, githubScope } from './github.ts';
+import type { Holder } from './holder.ts';
+import { away, jsonAt, notListed, type Reach, refused } from './reach.ts';
 
 /** What must be remembered until the browser is back. */
 export interface Pending {
@@ -35,17 +25,9 @@ interface Endpoints {
 
 const discovery = z.looseObject({ authorization_endpoint: z.url(), token_endpoint: z.url() });
 const tokens = z.looseObject({ access_token: z.string().optional(), id_token: z.string().optional() });
-const account = z.looseObject({ id: z.number(), login: z.string() });
-const GITHUB = {
-  authorize: 'https://github.com/login/oauth/authorize',
-  token: 'https://github.com/login/oauth/access_token',
-};
-const GITHUB_ACCOUNT = 'https://api.github.com/user';
-const MAX_ANSWER = 256 * 1024;
-const WITHIN_MS = 10_000;
 
 export const nameOf = (upstream: Upstream): string =>
-  upstream.type === 'github' ? 'GitHub' : (URL.parse(upstream.issuer)?.hostname ?? upstream.issuer);
+  upstream.type === 'github' ? githubName(upstream) : (URL.parse(upstream.issuer)?.hostname ?? upstream.issuer);
 
 /** Where the browser goes. `state` comes back with it. */
 export async function loginUrl(
@@ -56,7 +38,7 @@ export async function loginUrl(
   reach: Reach,
 ): Promise<string> {
   const url = new URL((await endpointsOf(upstream, reach)).authorize);
-  const scope = upstream.type === 'github' ? 'read:user' : ['openid', ...upstream.scopes].join(' ');
+  const scope = upstream.type === 'github' ? githubScope(upstream) : ['openid', ...upstream.scopes].join(' ');
   const asked = {
     response_type: 'code',
     client_id: upstream.clientId,
@@ -128,28 +110,8 @@ async function oidcPerson(
   };
 }
 
-async function githubPerson(
-  upstream: Extract<Upstream, { type: 'github' }>,
-  accessToken: string | undefined,
-  reach: Reach,
-): Promise<Holder> {
-  if (accessToken === undefined) throw refused();
-  const headers = { authorization: `Bearer ${accessToken}`, accept: 'application/json', 'user-agent': 'moorage' };
-  const known = account.safeParse(await jsonAt(reach, GITHUB_ACCOUNT, { headers }));
-  if (!known.success) throw refused();
-  const { id, login } = known.data;
-  if (!isAllowed(upstream.allow, [login])) throw notListed();
-  // A login can be given up and taken by another; its number cannot.
-  return {
-    subject: subjectOf('https://github.com', String(id)),
-    issuer: 'https://github.com',
-    name: login,
-    groups: [],
-  };
-}
-
 async function endpointsOf(upstream: Upstream, { fetchText }: Reach): Promise<Endpoints> {
-  if (upstream.type === 'github') return GITHUB;
+  if (upstream.type === 'github') return githubEndpoints(upstream);
   const at = `${upstream.issuer.replace(/\/$/, '')}/.well-known/openid-configuration`;
   let value: unknown;
   try {
@@ -161,22 +123,6 @@ async function endpointsOf(upstream: Upstream, { fetchText }: Reach): Promise<En
   const document = discovery.safeParse(value);
   if (!document.success) throw away();
   return { authorize: document.data.authorization_endpoint, token: document.data.token_endpoint };
-}
-
-async function jsonAt({ fetch: through }: Reach, url: string, init: RequestInit): Promise<unknown> {
-  const response = await through(url, { ...init, redirect: 'manual', signal: AbortSignal.timeout(WITHIN_MS) }).catch(
-    () => {
-      throw away();
-    },
-  );
-  const text = await response.text();
-  if (response.status >= 500) throw away();
-  if (!response.ok || text.length > MAX_ANSWER) throw refused();
-  try {
-    return JSON.parse(text);
-  } catch {
-    throw refused();
-  }
 }
 
 /** RFC 7636, section 4.2. */
@@ -193,16 +139,3 @@ function isJws(token: string): boolean {
     return false;
   }
 }
-
-const away = (): MoorageError =>
-  new MoorageError('issuer_away', 'Where people log in does not answer now. Try again in a minute.');
-const refused = (): MoorageError =>
-  new MoorageError(
-    'authentication_required',
-    'Where people log in did not say who you are. Start again in your client.',
-  );
-const notListed = (): MoorageError =>
-  new MoorageError(
-    'forbidden',
-    'You are known there, and not on the list of people who may use this edge. Ask its owner.',
-  );
