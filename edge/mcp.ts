@@ -6,6 +6,7 @@
  */
 import { edgeServers } from 'moorage:edge-servers';
 import { MoorageError } from '../shared/errors.ts';
+import { parseEventId } from '../shared/event-stream.ts';
 import { isRequest, type JsonRpcMessage, type JsonRpcRequest } from '../shared/jsonrpc.ts';
 import type { Principal } from '../shared/principal.ts';
 import { takesPriming } from '../shared/revision.ts';
@@ -19,9 +20,11 @@ import { answerAtEdge } from './edge-servers/answer.ts';
 import { type Endpoint, readInitialize, SESSION_HEADER, serveEndpoint, sessionIdOf } from './endpoint.ts';
 import { type Env, endIdleAfterOf, sessionKeyOf } from './env.ts';
 import { guarded, guardedStream } from './guard/guard.ts';
+import { isPinned } from './guard/settings.ts';
 import { isModern } from './modern/classify.ts';
 import { serveModern } from './modern/serve.ts';
 import { unwrap } from './outcome.ts';
+import { hearingAcceptance } from './pins/acceptance.ts';
 import { prefersStream, type ReadMessage } from './read-message.ts';
 import { openOrResume } from './resume.ts';
 import { mintSessionId } from './session/id.ts';
@@ -165,7 +168,13 @@ async function carryLive(
 async function open(exchange: Exchange): Promise<Response> {
   const session = await sessionIdOf(exchange.env, exchange.request, exchange.server);
   const resuming = { env: exchange.env, session, principal: exchange.principal.subject };
-  return await openOrResume(resuming, exchange.request.headers.get('last-event-id'));
+  const lastEventId = exchange.request.headers.get('last-event-id');
+  const stream = await openOrResume(resuming, lastEventId);
+  const ofCall = lastEventId !== null && ['origin', 'edge'].includes(parseEventId(lastEventId)?.kind ?? '');
+  // At `/mcp` it is said there, once for all servers.
+  if (ofCall || exchange.counted || !isPinned(exchange.env, exchange.server)) return stream;
+  const concerns = (server: string) => server === exchange.server;
+  return await hearingAcceptance(stream, { env: exchange.env, principal: resuming.principal, concerns });
 }
 
 async function end(exchange: Exchange): Promise<Response> {

@@ -9,15 +9,17 @@ import {
   VERSION_HEADER,
 } from '../endpoint.ts';
 import { aggregateSettingsOf, sessionKeyOf } from '../env.ts';
+import { isPinned } from '../guard/settings.ts';
 import { limited } from '../limits/limit.ts';
 import type { Exchange } from '../mcp.ts';
 import { isModern } from '../modern/classify.ts';
 import { unwrap } from '../outcome.ts';
+import { hearingAcceptance } from '../pins/acceptance.ts';
 import { mintSessionId } from '../session/id.ts';
 import { nothingFollows } from '../session/refusals.ts';
 import { answerFrom, restFrom, resultResponse } from './answer.ts';
 import { type MemberEvent, memberEventId, readMemberEventId } from './event-id.ts';
-import { CAPABILITIES, findServer, INSTRUCTIONS, SERVER_INFO, serversOf } from './find.ts';
+import { CAPABILITIES, findServer, INSTRUCTIONS, SERVER_INFO, serversOf, shownOf } from './find.ts';
 import { isListMethod, listAll } from './lists.ts';
 import { type Inner, Members, memberRequest } from './members.ts';
 import { serveAggregateModern } from './modern.ts';
@@ -164,7 +166,7 @@ async function open(exchange: AggregateExchange): Promise<Response> {
   const uris = await UriNames.of(await serversOf(exchange));
   const at = readMemberEventId(request.headers.get('last-event-id'));
   if (at) return await resume(exchange, state, uris, at);
-  return await openAggregateStream({
+  const stream = await openAggregateStream({
     env,
     session,
     principal: principal.subject,
@@ -172,6 +174,9 @@ async function open(exchange: AggregateExchange): Promise<Response> {
     inner,
     translate: (server, message) => fromServer(server, message, uris),
   });
+  if (!isPinned(env)) return stream;
+  const concerns = (server: string) => shownOf(exchange, [server]).length > 0;
+  return await hearingAcceptance(stream, { env, principal: principal.subject, concerns });
 }
 
 /** The rest of a call's stream, from the member that it is of. The own stream of a session here cannot be resumed. */

@@ -1,6 +1,6 @@
 /**
  * Owns who hears at once that what a server lists has changed, though no process of it need be there: Workers that hold a
- * stream of a client at `/mcp`, each joined to the Directory by a hibernating WebSocket.
+ * stream of a client at `/mcp`, or at a server whose tools are pinned, each joined to the Directory by a hibernating WebSocket.
  *
  * Each carries `{ principal }`: what changed for one principal is told to his streams alone. Bound: `MAX_LISTENERS`.
  */
@@ -10,6 +10,8 @@ import type { Kind } from '../discovery/question.ts';
 export interface ListNews {
   readonly server: string;
   readonly kinds: readonly Kind[];
+  /** Its owner accepted tools: no process says so. */
+  readonly accepted?: boolean;
 }
 
 /** The platform holds 32 768 WebSockets for an object (Durable Objects, "Limits"). */

@@ -207,7 +207,7 @@ export class Directory extends DurableObject<Env> {
     const route = this.#routeOf(server);
     const digests = new Map(seen.map(({ name, digest }) => [name, digest]));
     const accepted = route ? this.#pins.accept(server, route.deployment, digests) : [];
-    if (accepted.length > 0) this.#tell(server, 'tools', '');
+    if (accepted.length > 0) this.#listeners.tell({ server, kinds: ['tools'], accepted: true }, '');
     return accepted;
   }
 

@@ -9,6 +9,15 @@ export const accessOf = (settings: Settings): Access | undefined =>
   settingOf(settings, 'MOORAGE_ACCESS', access.optional(), undefined);
 
 const outputs = z.record(z.string(), outputSetting);
+/** Whether something becomes of a server's tools when they change; without a name: of any server's. */
+export function isPinned(settings: Settings, server?: string): boolean {
+  const set =
+    server === undefined
+      ? Object.values(settingOf(settings, 'MOORAGE_OUTPUT', outputs, {}))
+      : [outputOf(settings, server)];
+  return set.some(({ pins = 'off' }) => pins !== 'off');
+}
+
 const AS_IT_IS: OutputSetting = {};
 
 /** What becomes of a server's words. @throws MoorageError when the setting is malformed. */

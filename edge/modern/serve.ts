@@ -7,8 +7,10 @@ import { isNotification } from '../../shared/jsonrpc.ts';
 import { KEEP_ALIVE_MS } from '../../shared/origin-api.ts';
 import { answerModernAtEdge } from '../edge-servers/modern.ts';
 import { sessionKeyOf } from '../env.ts';
+import { isPinned } from '../guard/settings.ts';
 import { laneId } from '../lane/id.ts';
 import type { Exchange } from '../mcp.ts';
+import { hearingAcceptance } from '../pins/acceptance.ts';
 import type { ReadMessage } from '../read-message.ts';
 import { carryModern, carryNotification } from './carry.ts';
 import { checkModern } from './classify.ts';
@@ -34,10 +36,15 @@ export async function serveModern(exchange: Exchange, { message, bytes }: ReadMe
   const leaving = new AbortController();
   http.signal.addEventListener('abort', () => leaving.abort());
   const { signal } = leaving;
-  const answer = () => {
-    if (!factory) return carryModern({ env, holder, request, bytes, headers: http.headers, signal, waitUntil });
+  const answer = async () => {
+    if (!factory) {
+      const answered = await carryModern({ env, holder, request, bytes, headers: http.headers, signal, waitUntil });
+      if (request.method !== 'subscriptions/listen' || exchange.counted || !isPinned(env, server)) return answered;
+      const concerns = (changed: string) => changed === server;
+      return await hearingAcceptance(answered, { env, principal, concerns, listen: request });
+    }
     const context = { server, session: lane, principal };
-    return answerModernAtEdge({ env, factory, context, request, envelope, http, signal, waitUntil });
+    return await answerModernAtEdge({ env, factory, context, request, envelope, http, signal, waitUntil });
   };
   const beatMs = request.method === 'subscriptions/listen' ? KEEP_ALIVE_MS : NOTICE_WITHIN_MS;
   return await heldOpen(answer(), { id: request.id, beatMs, leaving });

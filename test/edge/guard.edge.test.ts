@@ -10,6 +10,15 @@ import { event, json, keyPair, plain, result, type ScriptedLink } from './script
 
 type Json = Record<string, unknown>;
 
+const ACKNOWLEDGED = 'notifications/subscriptions/acknowledged';
+const SUBSCRIPTION = 'io.modelcontextprotocol/subscriptionId';
+const INITIALIZE = {
+  jsonrpc: '2.0',
+  id: 0,
+  method: 'initialize',
+  params: { protocolVersion: '2024-11-05', capabilities: {}, clientInfo: { name: 'old', version: '1' } },
+};
+
 /** The response in an answer, JSON or a stream. */
 async function answerOf(response: Response): Promise<Json> {
   const isStream = response.headers.get('content-type')?.startsWith('text/event-stream');
@@ -362,6 +371,71 @@ describe('what servers say', () => {
     expect(await list()).toEqual([add]);
     expect(await call('add')).toMatchObject({ result: {} });
     expect(await administer('/tools/held')).toMatchObject({ held: [], deployed: [{ name: 'add', change: 'changed' }] });
+  });
+
+  test('… and its listeners hear of that, on every kind of stream, once, and nobody else', async () => {
+    const add = { name: 'add', description: 'Adds', inputSchema: { type: 'object' } };
+    const changed = { ...add, description: 'Adds well' };
+    const before = edge.origin.handler;
+    edge.origin.handler = (arrived, response) => {
+      const { message } = arrived;
+      if (!('method' in message) || message.method !== 'subscriptions/listen') return before(arrived, response);
+      const { notifications } = message.params ?? {};
+      response.writeHead(200, { 'content-type': 'text/event-stream' });
+      response.write(event({ jsonrpc: '2.0', method: ACKNOWLEDGED, params: { notifications } }));
+    };
+    listed = [add];
+    await link.hello(['plain', 'marked', 'other', 'held', 'warned'], 'epoch-0003', { deployment: 'd3' });
+    const lists = async () => await (await postModern(`${edge.url}/held/mcp`, 'tools/list')).json();
+    await lists();
+    const legacy = async (server: string) => {
+      const wire = new WireClient(() => edge.url, server);
+      await wire.initialize();
+      return { wire, reader: new EventReader(await wire.get()) };
+    };
+    const listen = async (path: string, notifications: object, id: number) => {
+      const stream = await postModern(`${edge.url}${path}`, 'subscriptions/listen', { notifications }, { id });
+      const reader = new EventReader(stream);
+      expect(await reader.message()).toMatchObject({ method: ACKNOWLEDGED });
+      return reader;
+    };
+    const own = await legacy('held');
+    const all = await legacy('');
+    const modern = [
+      await listen('/held/mcp', { toolsListChanged: true }, 7),
+      await listen('/mcp', { toolsListChanged: true }, 7),
+    ];
+    const elsewhere = await legacy('other');
+    const deaf = await listen('/held/mcp', { promptsListChanged: true }, 9);
+    const sse = await fetch(`${edge.url}/held/sse`, { headers: { accept: 'text/event-stream' } });
+    const old = new EventReader(sse);
+    const [, messages] = /^data: (.*)$/m.exec((await old.block()) ?? '') ?? [];
+    const headers = { 'content-type': 'application/json' };
+    const posted = await fetch(`${edge.url}${messages}`, { method: 'POST', headers, body: JSON.stringify(INITIALIZE) });
+    expect(posted.status).toBe(202);
+    expect(await old.message()).toMatchObject({ result: {} });
+
+    listed = [changed];
+    await lists();
+    const { held } = (await administer('/tools/held')) as { held: Json[] };
+    const tools = held.map(({ name, digest }) => ({ name, digest }));
+    expect(await administer('/tools/held/accept', { tools })).toEqual({ accepted: ['add'] });
+
+    const method = 'notifications/tools/list_changed';
+    for (const reader of [own.reader, all.reader, old])
+      expect(await reader.message()).toEqual({ jsonrpc: '2.0', method });
+    for (const reader of modern) {
+      expect(await reader.message()).toMatchObject({ method, params: { _meta: { [SUBSCRIPTION]: 7 } } });
+    }
+    // Once, and not to the others: what comes next is something else.
+    const note = { jsonrpc: '2.0', method: 'notifications/message', params: { level: 'info', data: 'next' } };
+    const sessions = edge.origin.arrived.flatMap(({ grant, message }) =>
+      'method' in message && message.method === 'initialize' ? [grant.session] : [],
+    );
+    link.send({ type: 'event', seq: 1, sessions, message: note });
+    for (const reader of [own.reader, elsewhere.reader, old]) expect(await reader.message()).toEqual(note);
+    for (const reader of [own.reader, all.reader, elsewhere.reader, deaf, old, ...modern]) await reader.cancel();
+    edge.origin.handler = before;
   });
 
   test('… or passes with a warning', async () => {
