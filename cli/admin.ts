@@ -4,8 +4,10 @@
  * owner's key where that edge was told its public half.
  */
 import { randomUUID } from 'node:crypto';
+import { edgeAccessHeaders, noAnswer, notOfEdge } from '../router/edge-access.ts';
 import { hasOwnerKey, holderOf, loadOwnerKey } from '../router/state.ts';
-import { fromErrorBody, type MoorageError } from '../shared/errors.ts';
+import { isLoopbackHost } from '../shared/config/fetched.ts';
+import { fromErrorBody } from '../shared/errors.ts';
 import { importKey } from '../shared/grant.ts';
 import { signOwnerToken } from '../shared/owner.ts';
 import { stateDirOf } from './control.ts';
@@ -19,7 +21,10 @@ export interface AdminOptions {
   readonly url?: string | undefined;
 }
 
-/** Paths are below `/admin/api`. All reject with MoorageError for what the edge refuses. */
+/**
+ * Paths are below `/admin/api`. All reject with MoorageError for what the edge refuses, RouterError `edge_away` when
+ * nothing answers, `edge_refused` and `no_edge` for what answers in its place.
+ */
 export interface AdminClient {
   get(path: string): Promise<unknown>;
   post(path: string, body: unknown): Promise<unknown>;
@@ -32,19 +37,22 @@ const ANSWER_WITHIN_MS = 30_000;
 /** @throws UsageError when no edge runs here, or the token for one elsewhere is missing. */
 export async function adminOf(options: AdminOptions): Promise<AdminClient> {
   const { base, token } = await edgeOf(options);
+  const front = options.url === undefined ? {} : edgeAccessHeaders();
   const call = async (method: string, path: string, body?: unknown): Promise<unknown> => {
     const response = await fetch(`${base}/admin/api${path}`, {
       method,
-      headers: { authorization: `Bearer ${await token()}`, 'content-type': 'application/json' },
-      redirect: 'error',
+      headers: { ...front, authorization: `Bearer ${await token()}`, 'content-type': 'application/json' },
+      redirect: 'manual',
       signal: AbortSignal.timeout(ANSWER_WITHIN_MS),
       ...(body === undefined ? {} : { body: JSON.stringify(body) }),
     }).catch((error: Error) => {
-      throw new UsageError(`The edge at ${base} does not answer (${reasonOf(error)}).`);
+      throw noAnswer(base, error);
     });
     if (response.status === 204) return undefined;
     const value: unknown = await response.json().catch(() => undefined);
-    if (!response.ok) throw refusal(response.status, value, base);
+    const problem = notOfEdge(new URL(base).host, response.status, value);
+    if (problem) throw problem;
+    if (!response.ok) throw fromErrorBody(value);
     return value;
   };
   return {
@@ -69,16 +77,12 @@ async function edgeOf({ config, state, url }: AdminOptions): Promise<{ base: str
   if (!parsed || !/^https?:$/.test(parsed.protocol)) {
     throw new UsageError('--url takes an address such as https://mcp.example.com.');
   }
+  if (parsed.protocol === 'http:' && !isLoopbackHost(parsed.hostname)) {
+    throw new UsageError('A token is not sent over plain http: use an https:// address with --url.');
+  }
   const base = parsed.href.replace(/\/$/, '');
   const token = process.env.MOORAGE_TOKEN;
   if (token) return { base, token: () => Promise.resolve(token) };
   if (hasOwnerKey(stateDir)) return await byOwner(base);
   throw new UsageError('Put a token with the scope "admin" for that edge into MOORAGE_TOKEN.');
 }
-
-function refusal(status: number, value: unknown, base: string): MoorageError | UsageError {
-  if (typeof value === 'object' && value !== null && 'error' in value) return fromErrorBody(value);
-  return new UsageError(`What answers at ${base} is no edge of Moorage (status ${status}).`);
-}
-
-const reasonOf = (error: Error): string => (error.cause instanceof Error ? error.cause.message : error.message);

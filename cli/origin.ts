@@ -44,6 +44,9 @@ On the machine that becomes an origin, its owner says:
   --minutes N   how long a code of invite is good (default: 60)
   --url URL     invite, list, revoke: the edge is there, and a token with the scope "admin" for it
                 is in MOORAGE_TOKEN. Without it: the edge that runs here
+
+An edge behind Cloudflare Access: its service token in MOORAGE_EDGE_ACCESS, as
+{"clientId":"…","clientSecret":"…"}.
 `,
   options: {
     at: { type: 'string' },

@@ -54,7 +54,7 @@ export async function dispatch(carried: Carried): Promise<Response> {
     await (await send(carried)).body?.cancel();
   } catch (thrown) {
     if (!(thrown instanceof Broken)) throw thrown;
-    throw await explain({ ...lost, message }, { unsent: thrown.unsent, failure: null }, false);
+    throw await explain({ ...lost, message }, thrown.loss, false);
   }
   return new Response(null, { status: 202 });
 }
@@ -73,7 +73,7 @@ async function requestOnce(carried: Carried): Promise<Attempt> {
   } catch (thrown) {
     const gone = thrown instanceof MoorageError && thrown.code === 'session_unknown';
     if (copy && (gone || thrown instanceof Broken)) return { type: 'whole', bytes: copy, own: true };
-    if (thrown instanceof Broken) return { type: 'lost', loss: { unsent: thrown.unsent, failure: null } };
+    if (thrown instanceof Broken) return { type: 'lost', loss: thrown.loss };
     throw thrown;
   }
   if (response.status === 200) return await attemptOf(response);

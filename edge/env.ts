@@ -9,6 +9,7 @@ import { z } from 'zod';
 import { type PublicKey, publicKey } from '../shared/enrolment.ts';
 import { MoorageError } from '../shared/errors.ts';
 import { importKey } from '../shared/grant.ts';
+import { accessHeaders, type ServiceToken, serviceToken } from '../shared/service-token.ts';
 import type { Aggregate } from './aggregate/object.ts';
 import type { Audit } from './audit/object.ts';
 import type { OAuthStore } from './auth/oauth/object.ts';
@@ -139,19 +140,20 @@ function publicHalf(text: string, name: string): PublicKey {
   }
 }
 
-const accessSchema = z.record(z.string(), z.object({ clientId: z.string(), clientSecret: z.string() }));
+const accessSchema = z.record(z.string(), serviceToken);
 
 /** Headers that let the edge through Cloudflare Access to an origin ("Service tokens"); none where none are set. */
 export function accessHeadersOf(env: Env, origin: string): Record<string, string> {
   if (!env.MOORAGE_ORIGIN_ACCESS) return {};
-  let tokens: z.infer<typeof accessSchema>;
+  let tokens: Record<string, ServiceToken>;
   try {
     tokens = accessSchema.parse(JSON.parse(env.MOORAGE_ORIGIN_ACCESS));
   } catch {
+    // The thrown text may quote a secret: only the name is told.
     throw new MoorageError('internal', 'MOORAGE_ORIGIN_ACCESS of this edge is malformed.');
   }
   const token = Object.hasOwn(tokens, origin) ? tokens[origin] : undefined;
-  return token ? { 'CF-Access-Client-Id': token.clientId, 'CF-Access-Client-Secret': token.clientSecret } : {};
+  return token ? accessHeaders(token) : {};
 }
 
 /** The pinned public key of an origin. */

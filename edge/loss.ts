@@ -17,6 +17,8 @@ export interface Loss {
   readonly unsent: boolean;
   /** The agent's own words, where it lives to tell. */
   readonly failure: JsonRpcFailure | null;
+  /** The status with which something in front of the origin answered in its place: it is not let through. */
+  readonly refused?: number | undefined;
 }
 
 /** A request that may be lost. */
@@ -44,12 +46,13 @@ export async function isRepeatable({ env, message, view }: LostRequest, { failur
 /** What the client is told. `repeatable` as above; where it was repeated in vain, the loss is the second one. */
 export async function explain(
   lost: LostRequest,
-  { unsent, failure }: Loss,
+  { unsent, failure, refused }: Loss,
   repeatable: boolean,
 ): Promise<MoorageError> {
   if (failure) {
     return new MoorageError('outcome_unknown', failure.error.message, { ...dataOf(failure), retryable: repeatable });
   }
+  if (refused !== undefined) return refusedInFront(lost, refused);
   const { message } = lost;
   const harmless = 'method' in message && HARMLESS.test(message.method);
   if (unsent || harmless) return await away(lost);
@@ -63,6 +66,14 @@ export async function explain(
 
 function dataOf({ error }: JsonRpcFailure): Record<string, unknown> {
   return error.data !== null && typeof error.data === 'object' ? (error.data as Record<string, unknown>) : {};
+}
+
+function refusedInFront({ route: { origin } }: LostRequest, status: number): MoorageError {
+  return new MoorageError(
+    'origin_refused',
+    `What stands in front of origin "${origin}", such as Cloudflare Access, does not let this edge through (status ${status}). Whoever runs this router puts the origin's service token into MOORAGE_ORIGIN_ACCESS.`,
+    { origin, status, retryable: false },
+  );
 }
 
 async function away({ env, route }: LostRequest): Promise<MoorageError> {

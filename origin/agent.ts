@@ -48,6 +48,8 @@ export interface AgentOptions {
   readonly onEdgeKeys: (keys: readonly PublicKey[]) => void;
   /** Base URL of the edge. */
   readonly edgeUrl: string;
+  /** What whatever stands in front of the edge wants to see. Secret. */
+  readonly edgeHeaders: Readonly<Record<string, string>>;
   readonly listen: Listen;
   readonly version: string;
   readonly servers: readonly ServerDefinition[];
@@ -186,6 +188,7 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
   await listen(server, options.listen);
   link = new Link({
     edgeUrl: options.edgeUrl,
+    headers: options.edgeHeaders,
     originId: options.originId,
     key: async () => importKey(await options.key()),
     agentVersion: options.version,

@@ -22,6 +22,7 @@ import {
 import { fromErrorBody, MoorageError } from '../shared/errors.ts';
 import { importKey, signLinkToken } from '../shared/grant.ts';
 import { ORIGIN_HEADER } from '../shared/link.ts';
+import { edgeAccessHeaders, noAnswer, notOfEdge } from './edge-access.ts';
 import { RouterError } from './error.ts';
 import { makeKey, publicHalf, readJson, writeAtomically } from './state.ts';
 
@@ -60,7 +61,7 @@ export function saveEdgeKeys(stateDir: string, edgeKeys: readonly PublicKey[]): 
   writeAtomically(fileOf(stateDir), { ...loadEnrolled(stateDir), edgeKeys });
 }
 
-/** Enrols this origin. @throws RouterError `bad_code`; MoorageError with what the edge says. */
+/** Enrols this origin. @throws RouterError `bad_code`, `edge_away`, `edge_refused`, `no_edge`; MoorageError with what the edge says. */
 export async function enrol(stateDir: string, edgeUrl: URL, text: string): Promise<Enrolled> {
   const code = parseCode(text);
   if (!code) throw new RouterError('bad_code', 'This is not a code of "moorage origin invite". Copy it whole.');
@@ -123,18 +124,17 @@ const tokenOf = async (key: JWK, id: string): Promise<string> => signLinkToken(a
 async function post(url: URL, body: unknown, headers: Record<string, string> = {}): Promise<unknown> {
   const response = await fetch(url, {
     method: 'POST',
-    headers: { ...headers, 'content-type': 'application/json' },
+    headers: { ...edgeAccessHeaders(), ...headers, 'content-type': 'application/json' },
     body: JSON.stringify(body),
-    redirect: 'error',
+    redirect: 'manual',
     signal: AbortSignal.timeout(ANSWER_WITHIN_MS),
   }).catch((error: Error) => {
-    throw new RouterError(
-      'edge_away',
-      `The edge at ${url.host} does not answer (${error.message}). Is its address right?`,
-    );
+    throw noAnswer(url.origin, error);
   });
   if (response.status === 204) return undefined;
   const value: unknown = await response.json().catch(() => undefined);
+  const problem = notOfEdge(url.host, response.status, value);
+  if (problem) throw problem;
   if (!response.ok) throw fromErrorBody(value);
   return value;
 }

@@ -14,6 +14,12 @@ export type RouterErrorCode =
   /** A code that is none, or of another edge. */
   | 'bad_code'
   | 'edge_away'
+  /** Something in front of the edge lets nobody through without a login. */
+  | 'edge_refused'
+  /** What answers at the edge's address is something else. */
+  | 'no_edge'
+  /** `MOORAGE_EDGE_ACCESS` cannot be read. */
+  | 'bad_access'
   /** An origin whose configuration has no server for it. */
   | 'nothing_to_serve'
   /** The second step of a change of keys without the first. */

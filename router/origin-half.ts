@@ -53,7 +53,9 @@ export interface OriginHalf {
   /** Where the agent will listen, as workerd names it. */
   readonly address: string;
   /** Starts the agent and the owner's socket. `ready`: resolves when the edge knows this origin's servers. */
-  start(edge: Pick<AgentOptions, 'originId' | 'key' | 'edgeKeys' | 'onEdgeKeys' | 'edgeUrl'>): Promise<void>;
+  start(
+    edge: Pick<AgentOptions, 'originId' | 'key' | 'edgeKeys' | 'onEdgeKeys' | 'edgeUrl' | 'edgeHeaders'>,
+  ): Promise<void>;
   /**
    * Builds the images that are missing. Those that cannot be built leave their servers unusable, and the others served.
    * Goes on to remove, in the background, some of those that nobody uses.

@@ -161,6 +161,7 @@ async function compose(composition: Composition): Promise<Router> {
     edgeUrl: edge.url,
   });
   if (tls && frontSocket !== undefined) {
+    edgeHeaders: {},
     front = await startTls({
       host: config.edge.host,
       port: options.port ?? 0,

@@ -2,6 +2,7 @@
 import { join } from 'node:path';
 import { openLog } from '../origin/log.ts';
 import type { Config } from '../shared/config.ts';
+import { edgeAccessHeaders } from './edge-access.ts';
 import { saveEdgeKeys, settled } from './enrolled.ts';
 import { RouterError } from './error.ts';
 import { type OriginHalfOptions, originHalf } from './origin-half.ts';
@@ -45,7 +46,14 @@ export async function runOrigin(
       log.info('the edge announced another key; it is pinned');
       saveEdgeKeys(stateDir, keys);
     };
-    await origin.start({ originId: id, key: async () => (await settled(stateDir)).key, edgeKeys, onEdgeKeys, edgeUrl });
+    await origin.start({
+      originId: id,
+      key: async () => (await settled(stateDir)).key,
+      edgeKeys,
+      onEdgeKeys,
+      edgeUrl,
+      edgeHeaders: edgeAccessHeaders(),
+    });
     await origin.prepare();
     return { id, edgeUrl, address: origin.address, close };
   } catch (error) {

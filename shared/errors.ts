@@ -59,6 +59,8 @@ export const ERROR_CODES = {
   stream_unknown: refused(404),
   overloaded: failed(503),
   origin_away: failed(503),
+  // Something in front of the origin, such as Cloudflare Access, did not let the edge through.
+  origin_refused: failed(502),
   edge_away: failed(503),
   issuer_away: refused(503),
   machine_failed: failed(503),
@@ -125,10 +127,18 @@ export function toErrorBody(error: MoorageError): ErrorBody {
  * An unknown code or shape becomes `internal`: the far end of the tunnel is not trusted to choose our words.
  */
 export function fromErrorBody(value: unknown): MoorageError {
-  const error = (value as { error?: { code?: unknown; message?: unknown; data?: unknown } } | null)?.error;
-  if (error && typeof error.code === 'string' && Object.hasOwn(ERROR_CODES, error.code)) {
+  if (isErrorBody(value)) {
+    const { error } = value;
     const data = error.data && typeof error.data === 'object' ? (error.data as ErrorData) : {};
-    return new MoorageError(error.code as ErrorCode, String(error.message ?? error.code), data);
+    return new MoorageError(error.code, String(error.message ?? error.code), data);
   }
   return new MoorageError('internal', 'The origin answered with an error that this edge does not know.');
+}
+
+/** Whether something received is an error of the other half. Its `message` and `data` are whatever was sent. */
+export function isErrorBody(
+  value: unknown,
+): value is { error: { code: ErrorCode; message?: unknown; data?: unknown } } {
+  const error = (value as { error?: { code?: unknown } } | null | undefined)?.error;
+  return typeof error?.code === 'string' && Object.hasOwn(ERROR_CODES, error.code);
 }

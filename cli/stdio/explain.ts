@@ -42,10 +42,16 @@ function explain(failed: Failure, method: string): MoorageError {
         `The connection to the router broke while ${method} was running (${failed.reason}). It may or may not have taken effect: check before you repeat it.`,
       );
     case 'refused':
+      if (failed.status >= 300 && failed.status < 400) {
+        return new MoorageError(
+          'edge_away',
+          `What stands in front of the router leads elsewhere, such as to a login (HTTP ${failed.status}). Behind Cloudflare Access put a service token into MOORAGE_EDGE_ACCESS in the environment of this command.`,
+        );
+      }
       return failed.status === 401 || failed.status === 403
         ? new MoorageError(
             'authentication_required',
-            `The router lets nobody in without a valid token (HTTP ${failed.status}). Put one into MOORAGE_TOKEN in the environment of this command.`,
+            `The router lets nobody in without a valid token (HTTP ${failed.status}). Put one into MOORAGE_TOKEN in the environment of this command; behind Cloudflare Access, a service token into MOORAGE_EDGE_ACCESS.`,
           )
         : new MoorageError(
             'edge_away',

@@ -149,7 +149,8 @@ export class Remote {
     session = this.#options.session,
   ): StreamableHTTPClientTransport {
     const transport = new StreamableHTTPClientTransport(this.url, {
-      requestInit: { headers: { ...this.#options.headers } },
+      // A redirect would take the headers, which are secret, to whoever it names.
+      requestInit: { headers: { ...this.#options.headers }, redirect: 'manual' },
       fetch: using,
       reconnectionOptions,
       // A stream that is to be sought again must not keep a process that wants to end.

@@ -7,6 +7,7 @@ import { dirname, resolve } from 'node:path';
 import { PassThrough } from 'node:stream';
 import { StdioServerTransport } from '@modelcontextprotocol/server/stdio';
 import { printable } from '../../origin/log.ts';
+import { edgeAccessHeaders } from '../../router/edge-access.ts';
 import { serverName } from '../../shared/config.ts';
 import type { JsonRpcMessage } from '../../shared/jsonrpc.ts';
 import { MAX_MESSAGE_BYTES } from '../../shared/origin-api.ts';
@@ -63,7 +64,10 @@ export async function stdio(options: StdioOptions): Promise<number> {
   const relay = new Relay({
     server: options.server,
     locate: () => place.locate(),
-    headers: process.env.MOORAGE_TOKEN ? { authorization: `Bearer ${process.env.MOORAGE_TOKEN}` } : {},
+    headers: {
+      ...(options.url === undefined ? {} : edgeAccessHeaders()),
+      ...(process.env.MOORAGE_TOKEN ? { authorization: `Bearer ${process.env.MOORAGE_TOKEN}` } : {}),
+    },
     toClient: (message) => {
       transport.send(message as Parameters<typeof transport.send>[0]).catch(() => ended.resolve());
     },
@@ -120,8 +124,9 @@ function remote(url: string, server: string): Place {
   }
   if (!serverName.safeParse(server).success) throw new UsageError(`"${server}" is no name of a server.`);
   const isLocal = ['localhost', '127.0.0.1', '[::1]'].includes(base.hostname);
-  if (process.env.MOORAGE_TOKEN && base.protocol === 'http:' && !isLocal) {
-    throw new UsageError('A token is not sent over plain http: use an https:// address with MOORAGE_TOKEN.');
+  const isSecret = process.env.MOORAGE_TOKEN || process.env.MOORAGE_EDGE_ACCESS;
+  if (isSecret && base.protocol === 'http:' && !isLocal) {
+    throw new UsageError('A token is not sent over plain http: use an https:// address.');
   }
   return remotePlace(base.href.replace(/\/$/, ''));
 }

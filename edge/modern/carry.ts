@@ -100,7 +100,7 @@ async function requestOnce(carried: CarriedRequest, first: LaneAdmission, copy: 
       if (copy !== null && (gone || thrown instanceof Broken)) {
         return { type: 'whole', bytes: new TextEncoder().encode(copy), own: true };
       }
-      if (thrown instanceof Broken) return { type: 'lost', loss: { unsent: thrown.unsent, failure: null } };
+      if (thrown instanceof Broken) return { type: 'lost', loss: thrown.loss };
       if (!(thrown instanceof MoorageError) || thrown.code !== 'route_stale') throw thrown;
       if (rerouted) throw new MoorageError('server_failed', 'The origin does not run this server any more. Try again.');
       admission = await admitted(carried, admission.grant);

@@ -4,11 +4,13 @@
  * Nothing of the client's request travels on but the message (and `Mcp-Param-*` headers of 2026-07-28): no credentials.
  * Each request is proven to come from this edge (`shared/proof.ts`).
  */
-import { type ErrorCode, fromErrorBody, MoorageError } from '../../shared/errors.ts';
+import { type ErrorCode, fromErrorBody, isErrorBody, MoorageError } from '../../shared/errors.ts';
 import { MESSAGES_PATH, REPLAY_HEADER, REVISION_HEADER, SESSION_PATH, STREAMS_PATH } from '../../shared/origin-api.ts';
 import { type Asked, PROOF_HEADER, signProof } from '../../shared/proof.ts';
+import { isRefusalInFront } from '../../shared/service-token.ts';
 import { originOf } from '../enrolment/known.ts';
 import { accessHeadersOf, type Env, edgeKeyOf } from '../env.ts';
+import type { Loss } from '../loss.ts';
 import { readBounded } from '../read-message.ts';
 
 /** How long an origin may take until it sends headers, in milliseconds. Slow calls send theirs early. */
@@ -35,10 +37,18 @@ const ORIGIN_CODES: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
 export class Broken extends Error {
   /** True where it certainly did not: no connection was made. */
   readonly unsent: boolean;
-  constructor(unsent: boolean) {
+  /** The status of whatever in front of the origin did not let it pass. */
+  readonly refused: number | undefined;
+  constructor(unsent: boolean, refused?: number) {
     super('The exchange with the origin broke.');
     this.name = 'Broken';
     this.unsent = unsent;
+    this.refused = refused;
+  }
+
+  /** What there is to say of a request that ended so. */
+  get loss(): Loss {
+    return { unsent: this.unsent, failure: null, refused: this.refused };
   }
 }
 
@@ -84,7 +94,7 @@ export async function postMessage(
   } finally {
     clearTimeout(timer);
   }
-  if (response.ok) return response;
+  if (isOfAgent(response)) return response;
   throw await failureOf(response);
 }
 
@@ -109,7 +119,7 @@ export async function getStream(
     if (thrown instanceof MoorageError) throw thrown;
     throw new Broken(true);
   }
-  if (response.ok) return response;
+  if (isOfAgent(response)) return response;
   throw await failureOf(response);
 }
 
@@ -135,7 +145,8 @@ async function call(
   const { method, path, headers, grant } = asked;
   headers.set('authorization', `Bearer ${grant}`);
   headers.set(PROOF_HEADER, await signProof(await edgeKeyOf(env), id, asked, crypto.randomUUID(), Date.now()));
-  const init = { ...sent, method, headers };
+  // An agent leads nowhere else: a redirect is of something in front of it.
+  const init = { ...sent, method, headers, redirect: 'manual' } as const;
   if (origin.service !== undefined) {
     // Whoever configures the edge names this binding: no type of ours can know it, so what is there is looked at below.
     const service = (env as unknown as Record<string, unknown>)[origin.service];
@@ -146,20 +157,28 @@ async function call(
   }
   for (const [name, value] of Object.entries(accessHeadersOf(env, id))) headers.set(name, value);
   const url = new URL(path, origin.url);
-  return await (env.ORIGIN_NETWORK ?? globalThis).fetch(url.href, { ...init, redirect: 'manual' });
+  return await (env.ORIGIN_NETWORK ?? globalThis).fetch(url.href, init);
 }
 
 function isFetcher(value: unknown): value is Fetcher {
   return typeof value === 'object' && value !== null && 'fetch' in value && typeof value.fetch === 'function';
 }
 
-/** What an unsuccessful answer means. An answer that is not an agent's comes from the tunnel in front of it. */
+/** Whether a successful answer can be the agent's own: some proxies put a page for people in its place. */
+function isOfAgent(response: Response): boolean {
+  return response.status === 200 ? /^(application\/json|text\/event-stream)\b/.test(typeOf(response)) : response.ok;
+}
+
+const typeOf = ({ headers }: Response): string => headers.get('content-type') ?? '';
+
+/** What any other answer means. One that is not an agent's comes from the tunnel in front of it; nothing of it is told. */
 async function failureOf(response: Response): Promise<Error> {
-  const isJson = response.headers.get('content-type')?.startsWith('application/json') ?? false;
-  if (!isJson) {
+  const { status } = response;
+  if (!typeOf(response).startsWith('application/json')) {
     await response.body?.cancel();
+    if (response.ok || isRefusalInFront(status)) return new Broken(true, status);
     // 530 and 521-523: Cloudflare found no connector or no listener, so nothing arrived (Cloudflare 5xx errors).
-    return new Broken(response.status === 530 || (response.status >= 521 && response.status <= 523));
+    return new Broken(status === 530 || (status >= 521 && status <= 523));
   }
   let body: unknown;
   try {
@@ -168,6 +187,7 @@ async function failureOf(response: Response): Promise<Error> {
     // Unreadable: the message did arrive, and what became of it is unknown.
     return new Broken(false);
   }
+  if (!isErrorBody(body) && isRefusalInFront(status)) return new Broken(true, status);
   const error = fromErrorBody(body);
   if (ORIGIN_CODES.has(error.code)) return error;
   if (error.code === 'grant_invalid') {

@@ -5,6 +5,7 @@
  * `hello` first and then repeats every event that was not acknowledged; a silent connection is given up.
  */
 import { randomBytes } from 'node:crypto';
+import type { IncomingMessage } from 'node:http';
 import type { CryptoKey } from 'jose';
 import WebSocket from 'ws';
 import { signLinkToken } from '../../shared/grant.ts';
@@ -22,12 +23,15 @@ import {
   PONG,
   type UpFrame,
 } from '../../shared/link.ts';
+import { isRefusalInFront } from '../../shared/service-token.ts';
 import type { Log } from '../log.ts';
 import { Outbox } from './outbox.ts';
 
 export interface LinkOptions {
   /** Base URL of the edge, such as `http://127.0.0.1:8787`. */
   readonly edgeUrl: string;
+  /** Sent along when it dials. Secret. */
+  readonly headers: Readonly<Record<string, string>>;
   readonly originId: string;
   readonly key: () => Promise<CryptoKey>;
   readonly agentVersion: string;
@@ -41,6 +45,8 @@ export interface LinkOptions {
 const FIRST_WAIT_MS = 250;
 const LONGEST_WAIT_MS = 30_000;
 const HANDSHAKE_TIMEOUT_MS = 10_000;
+/** Failures in a row after which the owner is told. */
+const SAID_AFTER = 3;
 const ANNOUNCE_WITHIN_MS = 5_000;
 
 /** A server that the edge does not take from this origin. */
@@ -99,7 +105,7 @@ export class Link {
   }
 
   async #dial(): Promise<void> {
-    const { edgeUrl, originId, key, log } = this.#options;
+    const { edgeUrl, headers, originId, key, log } = this.#options;
     const token = await key()
       .then((found) => signLinkToken(found, originId, Date.now()))
       .catch((error: Error) => void log.warn(`link: this origin's key cannot be used: ${error.message}`));
@@ -108,12 +114,13 @@ export class Link {
     const url = new URL(LINK_PATH, edgeUrl);
     url.protocol = url.protocol === 'https:' ? 'wss:' : 'ws:';
     const socket = new WebSocket(url, {
-      headers: { authorization: `Bearer ${token}`, [ORIGIN_HEADER]: originId },
+      headers: { ...headers, authorization: `Bearer ${token}`, [ORIGIN_HEADER]: originId },
       handshakeTimeout: HANDSHAKE_TIMEOUT_MS,
       maxPayload: MAX_LINK_FRAME_BYTES,
     });
     this.#socket = socket;
     let silent = 0;
+    let refused = false;
     const heartbeat = setInterval(() => {
       if (socket.readyState !== WebSocket.OPEN) return;
       if (++silent > 2) socket.terminate();
@@ -128,9 +135,15 @@ export class Link {
       const text = data.toString();
       if (text !== PONG) this.#received(text);
     });
-    socket.on('error', (error) => log.debug(`link: ${error.message}`));
+    socket.on('error', (error) => {
+      log.debug(`link: ${error.message}`);
+      // Once in an outage, and not for the moment in which an edge is started anew.
+      if (!refused && this.#failures === SAID_AFTER)
+        log.warn(`link: the edge at ${url.host} does not answer (${error.message})`);
+    });
     socket.on('unexpected-response', (_request, response) => {
-      log.warn(`link: the edge refused this origin (HTTP ${response.statusCode}); is it enrolled there with this key?`);
+      refused = true;
+      log.warn(`link: ${refusalOf(response)}`);
       response.resume();
       socket.terminate();
     });
@@ -182,4 +195,12 @@ export class Link {
     }
     this.#welcomed();
   }
+}
+
+/** Who refused the upgrade: the edge answers as JSON, with 401; what stands in front of it as it likes. */
+function refusalOf({ statusCode = 0, headers }: IncomingMessage): string {
+  const isEdge = statusCode === 401 && headers['content-type']?.startsWith('application/json');
+  return isEdge || !isRefusalInFront(statusCode)
+    ? `the edge refused this origin (HTTP ${statusCode}); is it enrolled there with this key?`
+    : `what stands in front of the edge, such as Cloudflare Access, refused this origin (HTTP ${statusCode}); is its service token in MOORAGE_EDGE_ACCESS?`;
 }
