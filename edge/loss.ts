@@ -10,6 +10,7 @@ import type { JsonRpcFailure, JsonRpcMessage } from '../shared/jsonrpc.ts';
 import { directoryOf } from './directory/object.ts';
 import type { OriginRoute } from './directory/route.ts';
 import type { View } from './discovery/view.ts';
+import { originNow } from './enrolment/known.ts';
 import type { Env } from './env.ts';
 
 export interface Loss {
@@ -76,8 +77,16 @@ function refusedInFront({ route: { origin } }: LostRequest, status: number): Moo
   );
 }
 
+/** An origin that was revoked, or is gone from the configuration. */
+export const unknownOrigin = (origin: string): MoorageError =>
+  new MoorageError('origin_away', `Origin "${origin}" is not known to this edge any more.`, {
+    origin,
+    retryable: false,
+  });
+
 async function away({ env, route }: LostRequest): Promise<MoorageError> {
   const { origin } = route;
+  if (!(await originNow(env, origin))) return unknownOrigin(origin);
   const { connected, lastSeen } = await env.ORIGIN.get(env.ORIGIN.idFromName(origin)).presence();
   const state = connected ? 'does not answer, though its agent is connected' : 'is away';
   const seen = lastSeen === null ? 'It was never seen' : `It was last seen ${lastSeen}`;

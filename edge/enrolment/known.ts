@@ -6,11 +6,9 @@
  */
 import { directoryOf } from '../directory/object.ts';
 import { type Env, type KnownOrigin, originsOf } from '../env.ts';
+import { Recent } from './recent.ts';
 
-/** How long a call may still go to an origin that was revoked meanwhile, in milliseconds. */
-export const KNOWN_FOR_MS = 5_000;
-
-const recent = new Map<string, { readonly origin: KnownOrigin | undefined; readonly until: number }>();
+const recent = new Recent<KnownOrigin>();
 
 /** An origin as it is pinned now. */
 export async function originNow(env: Env, id: string): Promise<KnownOrigin | undefined> {
@@ -19,13 +17,8 @@ export async function originNow(env: Env, id: string): Promise<KnownOrigin | und
 
 /** An origin to call. */
 export async function originOf(env: Env, id: string): Promise<KnownOrigin | undefined> {
-  const bound = originsOf(env).get(id);
-  if (bound) return bound;
-  const now = Date.now();
-  const known = recent.get(id);
-  if (known && known.until > now) return known.origin;
-  const origin = await originNow(env, id);
-  // Ids come from routes alone, so there are as many as origins.
-  recent.set(id, { origin, until: now + KNOWN_FOR_MS });
-  return origin;
+  return originsOf(env).get(id) ?? (await recent.of(id, Date.now(), () => originNow(env, id)));
 }
+
+/** Whether an origin is trusted for as long as this edge runs: it is in no need of being looked at again. */
+export const isBound = (env: Env, id: string): boolean => originsOf(env).has(id);

@@ -8,9 +8,10 @@ import { type ErrorCode, fromErrorBody, isErrorBody, MoorageError } from '../../
 import { MESSAGES_PATH, REPLAY_HEADER, REVISION_HEADER, SESSION_PATH, STREAMS_PATH } from '../../shared/origin-api.ts';
 import { type Asked, PROOF_HEADER, signProof } from '../../shared/proof.ts';
 import { isRefusalInFront } from '../../shared/service-token.ts';
+import { whenRevoked, whileTrusted } from '../enrolment/ending.ts';
 import { originOf } from '../enrolment/known.ts';
 import { accessHeadersOf, type Env, edgeKeyOf } from '../env.ts';
-import type { Loss } from '../loss.ts';
+import { type Loss, unknownOrigin } from '../loss.ts';
 import { readBounded } from '../read-message.ts';
 
 /** How long an origin may take until it sends headers, in milliseconds. Slow calls send theirs early. */
@@ -77,6 +78,7 @@ export async function postMessage(
   const message = watched(bytes);
   const timeout = new AbortController();
   const timer = setTimeout(() => timeout.abort(), HEADERS_WITHIN_MS);
+  const stopLooking = whenRevoked(env, origin, () => timeout.abort());
   let response: Response;
   try {
     response = await call(
@@ -93,8 +95,9 @@ export async function postMessage(
     throw new Broken(!message.handedOver());
   } finally {
     clearTimeout(timer);
+    stopLooking();
   }
-  if (isOfAgent(response)) return response;
+  if (isOfAgent(response)) return whileTrusted(env, origin, response);
   throw await failureOf(response);
 }
 
@@ -119,7 +122,7 @@ export async function getStream(
     if (thrown instanceof MoorageError) throw thrown;
     throw new Broken(true);
   }
-  if (isOfAgent(response)) return response;
+  if (isOfAgent(response)) return whileTrusted(env, origin, response);
   throw await failureOf(response);
 }
 
@@ -141,7 +144,7 @@ async function call(
   sent: Pick<RequestInit, 'body' | 'signal'> = {},
 ): Promise<Response> {
   const origin = await originOf(env, id);
-  if (!origin) throw new MoorageError('origin_away', `Origin "${id}" is not known to this edge any more.`);
+  if (!origin) throw unknownOrigin(id);
   const { method, path, headers, grant } = asked;
   headers.set('authorization', `Bearer ${grant}`);
   headers.set(PROOF_HEADER, await signProof(await edgeKeyOf(env), id, asked, crypto.randomUUID(), Date.now()));

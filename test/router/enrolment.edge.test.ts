@@ -3,7 +3,6 @@
  * worth of real parts: workerd, two agents, an SDK client; the "tunnel" is loopback HTTP.
  */
 import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
-import { type AddressInfo, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
@@ -14,6 +13,9 @@ import { type RunningOrigin, runOrigin } from '../../router/run-origin.ts';
 import { makeKey, rotateEdgeKey, writeAtomically } from '../../router/state.ts';
 import { parseConfigObject } from '../../shared/config.ts';
 import { formatCode, parseCode } from '../../shared/enrolment.ts';
+import { EventReader } from '../edge/edge-under-test.ts';
+import { postModern } from '../edge/modern-client.ts';
+import { freePort } from '../support/free-port.ts';
 import { connect } from '../support/moorage.ts';
 
 const ROOT = new URL('../..', import.meta.url).pathname;
@@ -28,6 +30,7 @@ let router: Router;
 let admin: AdminClient;
 let office: RunningOrigin;
 let address: string;
+const said: string[] = [];
 
 const startEdgeSide = async (port: number) => {
   router = await createRouter({ mcpServers: { here: server } }, { stateDir: edgeState, configDir: ROOT, port });
@@ -35,7 +38,7 @@ const startEdgeSide = async (port: number) => {
 };
 const startOffice = async () => {
   const config = parseConfigObject({ mcpServers: { there: server }, origin: { listen: address } });
-  office = await runOrigin(config, { configDir: ROOT, stateDir: officeState, log: () => {} });
+  office = await runOrigin(config, { configDir: ROOT, stateDir: officeState, log: (line) => said.push(line) });
 };
 const invite = async (id = 'office') =>
   (await admin.post('/origins/invitations', { id, url: `http://${address}` })) as { code: string };
@@ -50,6 +53,21 @@ const answers = async () => {
     await close();
   }
 };
+
+/** A call at `there` that runs until it is let go: its server asks its client something. */
+async function runningCall() {
+  const { client, text, close } = await connect(router.url, 'there', { sampling: {} });
+  const [asked, released] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
+  client.setRequestHandler('sampling/createMessage', async () => {
+    asked.resolve();
+    await released.promise;
+    return { role: 'assistant', content: { type: 'text', text: 'an answer' }, model: 'm' };
+  });
+  const answer = text('do', { action: 'ask' });
+  answer.catch(() => undefined);
+  await asked.promise;
+  return { answer, letGo: () => released.resolve(), text, close };
+}
 
 beforeAll(async () => {
   address = `127.0.0.1:${await freePort()}`;
@@ -100,9 +118,13 @@ describe('joining', () => {
 });
 
 describe('keys', () => {
-  test("an origin's key changes under an open link; the old one is worth nothing", async () => {
+  test("an origin's key changes under an open link and a running call; the old one is worth nothing", async () => {
     const before = loadEnrolled(officeState);
+    const running = await runningCall();
     await rotate(officeState);
+    running.letGo();
+    expect(await running.answer).toContain('an answer');
+    await running.close();
     const after = loadEnrolled(officeState);
     expect(after.key.x).not.toBe(before.key.x);
     await expect(answers()).resolves.toBe(true);
@@ -128,9 +150,14 @@ describe('keys', () => {
     const pinned = () => loadEnrolled(officeState).edgeKeys.map(({ x }) => x);
     const [old] = pinned();
     for (const step of ['prepare', 'finish'] as const) {
+      // Its stream is cut with the edge, and taken up again at the next one.
+      const running = await runningCall();
       await router.close();
       await rotateEdgeKey(edgeState, step);
       await startEdgeSide(port);
+      running.letGo();
+      expect(await running.answer).toContain('an answer');
+      await running.close();
       await expect.poll(() => pinned().length, { timeout: 40_000 }).toBe(step === 'prepare' ? 2 : 1);
       await expect(answers()).resolves.toBe(true);
     }
@@ -138,8 +165,22 @@ describe('keys', () => {
   }, 120_000);
 });
 
-test('a revoked origin has no servers, no link, and cannot come back', async () => {
+test('a revoked origin has no servers, no link, nobody listens to it any more, and it cannot come back', async () => {
+  const running = await runningCall();
+  const notifications = { toolsListChanged: true };
+  const listening = new EventReader(
+    await postModern(`${router.url}/there/mcp`, 'subscriptions/listen', { notifications }),
+  );
+  expect(await listening.message()).toMatchObject({ method: 'notifications/subscriptions/acknowledged' });
+  const heard = said.length;
   await admin.delete('/origins/office');
+  // What runs is ended once every isolate knows: its bound is a matter of test/edge/recent.test.ts.
+  await expect(running.answer).rejects.toThrow('may or may not have taken effect');
+  expect(await listening.message()).toMatchObject({ error: { data: { code: 'origin_away' } } });
+  expect(await listening.message()).toBeNull();
+  await expect(running.text('do', { action: 'count' })).rejects.toThrow('not known to this edge any more');
+  await running.close();
+  await expect.poll(() => said.slice(heard).join(), { timeout: 40_000 }).toContain('refused this origin (HTTP 401)');
   await expect(connect(router.url, 'there')).rejects.toThrow('There is no server');
   expect((await origins()).map(({ id }) => id)).toEqual(['local']);
   await expect(rotate(officeState)).rejects.toMatchObject({ code: 'grant_invalid' });
@@ -149,12 +190,4 @@ test('a revoked origin has no servers, no link, and cannot come back', async () 
 function enrolledAs(stateDir: string, enrolled: object): void {
   mkdirSync(stateDir, { recursive: true });
   writeAtomically(join(stateDir, 'origin.json'), enrolled);
-}
-
-async function freePort(): Promise<number> {
-  const probe = createServer();
-  await new Promise<void>((resolve) => probe.listen(0, '127.0.0.1', resolve));
-  const { port } = probe.address() as AddressInfo;
-  await new Promise((resolve) => probe.close(resolve));
-  return port;
 }

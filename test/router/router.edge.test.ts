@@ -2,13 +2,13 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, mkdtempSync, readFileSync } from 'node:fs';
-import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { Client, StreamableHTTPClientTransport } from '@modelcontextprotocol/client';
 import { createRouter } from 'moorage';
 import { describe, expect, test } from 'vitest';
+import { freePort } from '../support/free-port.ts';
 import { connect } from '../support/moorage.ts';
 
 const ROOT = new URL('../..', import.meta.url).pathname;
@@ -84,7 +84,7 @@ describe('createRouter', () => {
 
 describe('examples/embed.ts', () => {
   test('ten lines mount a router; the SDK calls it under the program’s own address', async () => {
-    const port = await freePort();
+    const port = await freePort('localhost');
     const child = spawn(process.execPath, [join(ROOT, 'examples/embed.ts')], {
       cwd: folder(),
       env: { ...process.env, PORT: String(port) },
@@ -107,12 +107,3 @@ describe('examples/embed.ts', () => {
     expect(await exited).toEqual([0, null]);
   });
 });
-
-/** A port that nothing listens on right now. */
-async function freePort(): Promise<number> {
-  const server = createServer();
-  await once(server.listen(0, 'localhost'), 'listening');
-  const address = server.address();
-  await new Promise((resolve) => server.close(resolve));
-  return address !== null && typeof address === 'object' ? address.port : 0;
-}
