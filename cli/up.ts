@@ -67,8 +67,8 @@ export async function up(options: UpOptions): Promise<number> {
     'up',
   );
   try {
-    const { url, isolation, accelerator = 'none' } = router;
-    say(`\n${summary({ config, url: config.edge.publicUrl ?? url, accelerator, fallback: isolation === 'process' })}`);
+    const { clientUrl: url, isolation, accelerator = 'none' } = router;
+    say(`\n${summary({ config, url, accelerator, fallback: isolation === 'process' })}`);
     const end = await Promise.race([stopped, router.ended]);
     if (end === 'stopped') say('stopping');
     return end === 'failed' ? 1 : 0;

@@ -56,6 +56,8 @@ export interface RouterOptions {
 export interface Router extends Mount {
   /** Base URL of the edge on loopback, without a slash at its end. A server is at `<url>/<server>/mcp`. */
   readonly url: string;
+  /** Where clients reach it: `edge.publicUrl`, else where TLS is ended (`edge.tls`), else `url`. */
+  readonly clientUrl: string;
   /** What separates machines from the host: `none` where no server needs a machine. */
   readonly isolation: 'vm' | 'process' | 'none';
   /** How microVMs run; undefined where there are none, or none was prepared. */
@@ -159,9 +161,9 @@ async function compose(composition: Composition): Promise<Router> {
     // Both halves read them from the same folder.
     onEdgeKeys: () => undefined,
     edgeUrl: edge.url,
+    edgeHeaders: {},
   });
   if (tls && frontSocket !== undefined) {
-    edgeHeaders: {},
     front = await startTls({
       host: config.edge.host,
       port: options.port ?? 0,
@@ -172,18 +174,23 @@ async function compose(composition: Composition): Promise<Router> {
       log: (line) => log.info(line),
     });
   }
+  const clientUrl =
+    config.edge.publicUrl ?? (front ? `https://${bracketed(config.edge.host)}:${front.port}` : edge.url);
   state.publish(edge.url);
   await origin.prepare();
   return {
     url: edge.url,
+    clientUrl,
     isolation: origin.isolation,
     accelerator: origin.accelerator,
     ended: edge.ended,
     ...mountAt(edge, base),
-    clientConfig: () => clientConfig(config, base?.href.replace(/\/$/, '') ?? config.edge.publicUrl ?? edge.url),
+    clientConfig: () => clientConfig(config, base?.href.replace(/\/$/, '') ?? clientUrl),
     close,
   };
 }
+
+const bracketed = (host: string): string => (host.includes(':') ? `[${host}]` : host);
 
 function baseOf(text: string | undefined): URL | undefined {
   if (text === undefined) return undefined;

@@ -55,7 +55,7 @@ export async function moorageUp(
   void exited.then(() => keepLines([text]));
   const url = await new Promise<string>((resolve, reject) => {
     child.stdout.on('data', () => {
-      const found = /Moorage serves .* at (http:\S+)\n/.exec(text);
+      const found = /Moorage serves .* at (https?:\S+)\n/.exec(text);
       if (found?.[1]) resolve(found[1]);
     });
     void exited.then((code) => reject(new Error(`moorage up ended with ${code}:\n${text}`)));
