@@ -89,7 +89,7 @@ async function offerInstall(yes: boolean): Promise<void> {
   if (report.missing.includes('linux-x86_64') || report.missing.includes('apt-get')) return;
   say(`This installs it:\n\n  ${report.installCommand}\n`);
   if (!yes && !(await agreed())) {
-    say('Run it, or start with --yes, to have isolation.');
+    say('Run it, or start with --yes (npm start -- --yes), to have isolation.');
     return;
   }
   try {

@@ -4,7 +4,7 @@
  * The verdict is kept in the cache; another boot of the host, kernel or QEMU asks again.
  */
 import { spawn } from 'node:child_process';
-import { closeSync, openSync, readFileSync } from 'node:fs';
+import { closeSync, openSync, readFileSync, statSync } from 'node:fs';
 import { mkdir, readFile, rename, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { ALIVE_MARKER, PROBE_ARGUMENT } from '../images/initrd.ts';
@@ -56,9 +56,7 @@ export async function knownAccelerator(cacheDir: string): Promise<Accelerator | 
 const verdictFile = (cacheDir: string): string => join(cacheDir, 'accelerator.json');
 const bootId = (): string => readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
 
-function slow(why: string): Accelerator {
-  return { accelerator: 'tcg', reason: `software emulation (slow): ${why}` };
-}
+const slow = (reason: string): Accelerator => ({ accelerator: 'tcg', reason });
 
 function openFailure(): string | undefined {
   try {
@@ -67,9 +65,17 @@ function openFailure(): string | undefined {
   } catch (error) {
     const code = (error as NodeJS.ErrnoException).code;
     if (code === 'ENOENT') return 'this host has no /dev/kvm (enable virtualization, or nested virtualization)';
-    if (code === 'EACCES') return '/dev/kvm may not be opened; add yourself with: sudo usermod -aG kvm $USER';
+    if (code === 'EACCES') return deniedBy(statSync('/dev/kvm').mode);
     return `/dev/kvm cannot be opened (${code})`;
   }
+}
+
+/** What opens /dev/kvm to a user whom its permission bits keep out. */
+export function deniedBy(mode: number): string {
+  const forGroup = (mode & 0o060) === 0o060;
+  return forGroup
+    ? 'you may not open /dev/kvm: join its group (sudo usermod -aG kvm $USER) and log in again'
+    : '/dev/kvm is for root alone: give it to a group that you are in (sudo chgrp kvm /dev/kvm; sudo chmod 660 /dev/kvm)';
 }
 
 async function readVerdict(file: string, trusted: (key: string) => boolean): Promise<Accelerator | undefined> {

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { expect, onTestFinished, test } from 'vitest';
 import { defaultCacheDir, digestFolder, ensureBuilt } from '../../origin/images/cache.ts';
 import { moduleDependencies } from '../../origin/images/kernel.ts';
+import { deniedBy } from '../../origin/vm/accelerator.ts';
 import { FIRST_FILE, inheritedFiles, qemuArguments, tscKhzFrom } from '../../origin/vm/arguments.ts';
 import { coalesce } from '../../origin/vm/coalesce.ts';
 import { RingBuffer } from '../../origin/vm/console.ts';
@@ -147,4 +148,9 @@ test('a failed build leaves nothing, and the next one succeeds', async () => {
       () => undefined,
     ),
   ).resolves.toBe(join(root, 'thing/d'));
+});
+
+test('who may not open /dev/kvm is told what would help: a group, where a group may', () => {
+  expect(deniedBy(0o20660)).toMatch(/join its group/);
+  expect(deniedBy(0o20600)).toMatch(/for root alone.*chgrp/);
 });
