@@ -129,16 +129,23 @@ async function describe(kind: Kind, folder: string): Promise<string> {
   const file = FILES[kind];
   if (file === undefined) return '';
   try {
-    const said = JSON.parse(await readFile(join(folder, file), 'utf8')) as Record<string, unknown>;
+    const said = await readJson(join(folder, file));
     if (kind === 'npm') {
-      const packages = Object.entries((said.dependencies ?? {}) as Record<string, string>);
-      return packages.map(([name, version]) => `${name}@${version}`).join(' ');
+      // npm writes a range into package.json, also for the one version that was asked for.
+      const { packages } = await readJson(join(folder, 'node_modules/.package-lock.json'));
+      const installed = packages as Record<string, { version?: string }>;
+      const names = Object.keys(said.dependencies ?? {});
+      return names.map((name) => `${name}@${installed[`node_modules/${name}`]?.version}`).join(' ');
     }
     return Array.isArray(said.wanted) ? said.wanted.join(' ') : String(said.name ?? '');
   } catch {
     // It is being removed.
     return '';
   }
+}
+
+async function readJson(path: string): Promise<Record<string, unknown>> {
+  return JSON.parse(await readFile(path, 'utf8')) as Record<string, unknown>;
 }
 
 /** What it takes on the disk; hard links within it count once. */

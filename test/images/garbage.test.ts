@@ -110,14 +110,18 @@ test('a kind that is being built is left for the next time', async () => {
 });
 
 test('the list says what an image was made of', async () => {
-  writeFileSync(join(image('npm/n', 0), 'package.json'), '{"dependencies":{"a":"^1.0.0"}}');
+  const npm = image('npm/n', 0);
+  writeFileSync(join(npm, 'package.json'), '{"dependencies":{"@s/a":"^1.0.0"}}');
+  mkdirSync(join(npm, 'node_modules'));
+  const lock = { packages: { 'node_modules/@s/a': { version: '1.2.3' }, 'node_modules/b': { version: '4.0.0' } } };
+  writeFileSync(join(npm, 'node_modules/.package-lock.json'), JSON.stringify(lock));
   writeFileSync(join(image('pip/p', 0), 'lock.json'), '{"wanted":["b==1"],"pip":[]}');
   writeFileSync(join(image('oci/o', 0), 'image.json'), '{"name":"oci:x"}');
   image('base/b', 0);
   const said = (await listImages(cache, now)).map(({ kind, what }) => [kind, what]).sort();
   expect(said).toEqual([
     ['base', ''],
-    ['npm', 'a@^1.0.0'],
+    ['npm', '@s/a@1.2.3'],
     ['oci', 'oci:x'],
     ['pip', 'b==1'],
   ]);

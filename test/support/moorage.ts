@@ -21,6 +21,13 @@ export interface Running {
   kill(): Promise<void>;
 }
 
+/** Who runs a command line that is not the tests' own user: `other-user.ts`. */
+export interface User {
+  /** Stands in front of the command line's path in the checkout. */
+  readonly command: readonly string[];
+  readonly env: NodeJS.ProcessEnv;
+}
+
 /** A folder with a configuration and room for the state. */
 export function project(config: object): { dir: string; state: string } {
   const dir = mkdtempSync(join(tmpdir(), 'moorage-e2e-'));
@@ -31,7 +38,7 @@ export function project(config: object): { dir: string; state: string } {
 /** Starts `moorage up` there and waits until it serves. */
 export async function moorageUp(
   dir: string,
-  options: { port?: number; env?: NodeJS.ProcessEnv; args?: string[] } = {},
+  options: { port?: number; env?: NodeJS.ProcessEnv; args?: string[]; user?: User } = {},
 ): Promise<Running> {
   const args = [
     'cli/moorage.ts',
@@ -44,10 +51,11 @@ export async function moorageUp(
     String(options.port ?? 0),
     ...(options.args ?? []),
   ];
-  const child = spawn(process.execPath, args, {
+  const [file = '', ...prefix] = options.user?.command ?? [process.execPath];
+  const child = spawn(file, [...prefix, ...args], {
     cwd: ROOT,
     stdio: ['ignore', 'pipe', 'pipe'],
-    env: { ...process.env, ...options.env },
+    env: options.user?.env ?? { ...process.env, ...options.env },
   });
   let text = '';
   for (const stream of [child.stdout, child.stderr]) stream.on('data', (chunk: Buffer) => (text += chunk.toString()));

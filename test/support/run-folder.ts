@@ -4,7 +4,7 @@
  *
  * A secret in a log fails the run. Files that hold secrets by their purpose (keys, databases, disks) are not logs.
  */
-import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
@@ -46,6 +46,8 @@ function begin() {
   const before = process.env.TMPDIR;
   // Short: paths of Unix sockets have 107 bytes.
   const folder = mkdtempSync(join(tmpdir(), 'mr-'));
+  // Others may pass through: some tests have users of their own.
+  chmodSync(folder, 0o711);
   process.env.TMPDIR = folder;
   return { folder, before, users: 0 };
 }

