@@ -154,7 +154,8 @@ async function removeGarbage(cacheDir: string, log: Log): Promise<void> {
   try {
     const options = { graceMs: DEFAULT_GRACE_MS, now: Date.now(), limit: MAX_REMOVED };
     const { removed, bytes } = await pruneImages(cacheDir, options);
-    if (removed.length > 0) log.info(`removed ${removed.length} unused images, ${Math.ceil(bytes / 1024 / 1024)} MiB`);
+    const what = removed.length === 1 ? '1 unused image' : `${removed.length} unused images`;
+    if (removed.length > 0) log.info(`removed ${what}, ${Math.ceil(bytes / 1024 / 1024)} MiB`);
   } catch (error) {
     log.warn(`unused images could not be removed: ${String(error)}`);
   }
