@@ -2,7 +2,7 @@
 import { cpSync, existsSync, mkdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, inject, test } from 'vitest';
-import { connect, moorageUp, project, qemuPid, type Running } from '../support/moorage.ts';
+import { connect, moorage as moorageCommand, moorageUp, project, qemuPid, type Running } from '../support/moorage.ts';
 
 const ROOT = new URL('../..', import.meta.url).pathname;
 const npx = (spec: string, extra: object = {}) => ({ command: 'npx', args: ['-y', spec], ...extra });
@@ -10,7 +10,13 @@ const { dir, state } = project({
   mcpServers: {
     memory: npx('@modelcontextprotocol/server-memory@2026.8.31', { machine: 'shared' }),
     everything: npx('@modelcontextprotocol/server-everything@2026.8.31', { machine: 'shared' }),
-    scripted: { command: 'node', args: ['scripted-server.mjs'], files: './scripted', machine: 'shared' },
+    scripted: {
+      command: 'node',
+      args: ['scripted-server.mjs'],
+      files: './scripted',
+      machine: 'shared',
+      image: { apt: ['jq'] },
+    },
     broken: {
       command: 'node',
       args: ['scripted-server.mjs', '--exit-at-once'],
@@ -54,6 +60,12 @@ describe.skipIf(!inject('guests'))('the whole path', () => {
     const time = await connect(moorage.url, 'time');
     expect(JSON.parse(await time.text('get_current_time', { timezone: 'UTC' }))).toMatchObject({ timezone: 'UTC' });
     await Promise.all([memory.close(), time.close()]);
+  });
+
+  test('a Debian package that a recipe asks for is in the machine, with the libraries that it needs', async () => {
+    expect(await moorageCommand(dir, 'exec', 'scripted', '--', 'jq', '-nc', '[1, 2] | add')).toBe('3\n');
+    const used = JSON.parse(await moorageCommand(dir, 'images', '--json')) as { kind: string; what: string }[];
+    expect(used).toContainEqual(expect.objectContaining({ kind: 'system', what: 'jq' }));
   });
 
   test('QEMU killed with -9: the same session goes on, 50 calls at once on it are answered, and what was answered before is on disk', async () => {
