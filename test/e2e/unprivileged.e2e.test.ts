@@ -11,17 +11,17 @@ import {
   mkdtempSync,
   readFileSync,
   readlinkSync,
+  statSync,
   writeFileSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, inject, test } from 'vitest';
-import { defaultCacheDir, noticingUses } from '../../origin/images/cache.ts';
-import { ensureMachineImage } from '../../origin/images/machine-image.ts';
 import { processStart } from '../../origin/vm/pid.ts';
 import { connect, moorageUp, qemuPid, type Running, type User } from '../support/moorage.ts';
-import { NOBODY, otherUser } from '../support/other-user.ts';
+import { hasNamespaces, NOBODY, otherUser } from '../support/other-user.ts';
+import { copyMachineImage } from '../support/own-cache.ts';
 
 const home = mkdtempSync(join(tmpdir(), 'moorage-user-'));
 chmodSync(home, 0o711);
@@ -33,23 +33,30 @@ describe.skipIf(!inject('guests') || typeof user === 'string')('without root', (
   const nobody = user as User;
   let moorage: Running;
 
+  /** What a command prints that this user runs. */
+  const run = async (command: string, ...more: string[]): Promise<string> => {
+    const [file = '', ...args] = [...nobody.prefix, nobody.node];
+    const where = ['--config', join(home, 'project/moorage.jsonc'), '--state', state];
+    const all = [...args, 'cli/moorage.ts', command, ...where, ...more];
+    return (await promisify(execFile)(file, all, { env: nobody.env })).stdout;
+  };
   const doctor = async (): Promise<Map<string, string>> => {
-    const [file = '', ...args] = nobody.command;
-    const command = ['cli/moorage.ts', 'doctor', '--json', '--config', join(home, 'project/moorage.jsonc')];
-    const { stdout } = await promisify(execFile)(file, [...args, ...command, '--state', state], { env: nobody.env });
-    const { fit, checks } = JSON.parse(stdout) as { fit: boolean; checks: { id: string; state: string }[] };
+    const { fit, checks } = JSON.parse(await run('doctor', '--json')) as {
+      fit: boolean;
+      checks: { id: string; state: string }[];
+    };
     expect(fit).toBe(true);
     return new Map(checks.map((check) => [check.id, check.state]));
   };
 
   beforeAll(async () => {
     // What every machine has was built before: building it again here would show nothing more.
-    const cache = defaultCacheDir();
-    const { uses } = await noticingUses(() => ensureMachineImage(cache, () => undefined));
-    for (const folder of uses) cpSync(join(cache, folder), join(home, 'cache', folder), { recursive: true });
-    mkdirSync(join(home, 'project/scripted'), { recursive: true });
+    await copyMachineImage(join(home, 'cache'));
     const script = new URL('../support/scripted-server.mjs', import.meta.url).pathname;
-    cpSync(script, join(home, 'project/scripted/scripted-server.mjs'));
+    for (const folder of ['project', 'bare']) {
+      mkdirSync(join(home, folder, 'scripted'), { recursive: true });
+      cpSync(script, join(home, folder, 'scripted/scripted-server.mjs'));
+    }
     const guest = {
       command: 'node',
       args: ['scripted-server.mjs'],
@@ -58,7 +65,8 @@ describe.skipIf(!inject('guests') || typeof user === 'string')('without root', (
       limits: { memory: '256M', disk: '256M' },
       sleep: { pauseAfter: '1s', hibernateAfter: '2s' },
     };
-    writeFileSync(join(home, 'project/moorage.jsonc'), JSON.stringify({ mcpServers: { guest } }));
+    for (const folder of ['project', 'bare'])
+      writeFileSync(join(home, folder, 'moorage.jsonc'), JSON.stringify({ mcpServers: { guest } }));
     await promisify(execFile)('chown', ['-R', `${NOBODY}:${NOBODY}`, home]);
     moorage = await moorageUp(join(home, 'project'), { user: nobody });
   });
@@ -67,8 +75,10 @@ describe.skipIf(!inject('guests') || typeof user === 'string')('without root', (
   test('a machine is built, boots, answers, hibernates and wakes with its processes, inside every wall that the doctor names', async () => {
     const session = await connect(moorage.url, 'guest');
     expect(await session.text('do', { action: 'count' })).toBe('1');
-    const pid = qemuPid(state, 'guest');
+    // Of a Debian package that was unpacked without root, and the libraries that it needs.
+    expect(await run('exec', 'guest', '--', 'jq', '-nc', '{a: 1}')).toBe('{"a":1}\n');
     const checks = await doctor();
+    const pid = qemuPid(state, 'guest');
     const status = readFileSync(`/proc/${pid}/status`, 'utf8');
     const field = (name: string) => new RegExp(`^${name}:\\s*(.*)$`, 'm').exec(status)?.[1];
     expect(field('Name')).toMatch(/^qemu-system/);
@@ -77,10 +87,14 @@ describe.skipIf(!inject('guests') || typeof user === 'string')('without root', (
     expect([field('CapPrm'), field('CapEff'), field('CapAmb'), field('CapInh')]).toEqual([none, none, none, none]);
     expect([field('NoNewPrivs'), checks.get('privileges')]).toEqual(['1', 'ok']);
     expect([field('Seccomp'), checks.get('qemu-sandbox')]).toEqual(['2', 'ok']);
+    const namespaces = hasNamespaces(nobody);
+    if (!namespaces) console.warn('\nUSER NAMESPACES ARE NOT TESTED: this host forbids them.\n');
+    expect(checks.get('namespaces')).toBe(namespaces ? 'ok' : 'missing');
     for (const kind of ['user', 'net', 'ipc', 'uts']) {
-      const isOwn = readlinkSync(`/proc/${pid}/ns/${kind}`) !== readlinkSync('/proc/self/ns/' + kind);
-      expect([kind, isOwn]).toEqual([kind, checks.get('namespaces') === 'ok']);
+      const isOwn = readlinkSync(`/proc/${pid}/ns/${kind}`) !== readlinkSync(`/proc/self/ns/${kind}`);
+      expect([kind, isOwn]).toEqual([kind, namespaces]);
     }
+    expect(statSync(join(state, 'machines/guest')).mode & 0o777).toBe(0o700);
     const isLimited = readFileSync(`/proc/${pid}/cgroup`, 'utf8').includes('/moorage/guest-');
     expect([isLimited, checks.get('machine-user')]).toEqual([checks.get('cgroup') === 'ok', 'missing']);
 
@@ -100,5 +114,30 @@ describe.skipIf(!inject('guests') || typeof user === 'string')('without root', (
     await moorage.kill();
     while (processStart(pid) !== undefined) await new Promise((resolve) => setTimeout(resolve, 20));
     await session.close();
+  });
+
+  test('a start on a host that lacks QEMU says how to install it, and once what plain processes cost', async () => {
+    const hide = 'mount --bind /dev/null "$(command -v qemu-system-x86_64)" && exec "$@"';
+    const bare = { ...nobody, prefix: ['unshare', '--mount', '--', 'sh', '-c', hide, 'sh', ...nobody.prefix] };
+    const router = await moorageUp(join(home, 'bare'), { user: bare });
+    const session = await connect(router.url, 'guest');
+    const pid = Number(await session.text('do', { action: 'pid' }));
+    expect(statSync(`/proc/${pid}`).uid).toBe(NOBODY);
+    await session.close();
+    expect(await router.stop()).toBe(0);
+    const [told = '', summary] = router.output().split('\nMoorage serves');
+    expect(told.split('\n')).toEqual([
+      'warning: microVMs need what this host lacks: qemu-system-x86_64',
+      'This installs it:',
+      '',
+      expect.stringMatching(/^ {2}sudo apt-get update && sudo apt-get install .*qemu-system-x86/),
+      '',
+      'Run it, or start with --yes (npm start -- --yes), to have isolation.',
+      expect.stringMatching(
+        /^warning: NO ISOLATION: servers with runtime "vm" run as plain processes: they see your files/,
+      ),
+      '',
+    ]);
+    expect(summary).toMatch(/guest\/mcp {2}plain process on this machine \(no isolation\)/);
   });
 });

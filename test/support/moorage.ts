@@ -23,8 +23,9 @@ export interface Running {
 
 /** Who runs a command line that is not the tests' own user: `other-user.ts`. */
 export interface User {
-  /** Stands in front of the command line's path in the checkout. */
-  readonly command: readonly string[];
+  /** Stands in front of a command, which then runs in the checkout. */
+  readonly prefix: readonly string[];
+  readonly node: string;
   readonly env: NodeJS.ProcessEnv;
 }
 
@@ -51,11 +52,12 @@ export async function moorageUp(
     String(options.port ?? 0),
     ...(options.args ?? []),
   ];
-  const [file = '', ...prefix] = options.user?.command ?? [process.execPath];
+  const { user } = options;
+  const [file = '', ...prefix] = user ? [...user.prefix, user.node] : [process.execPath];
   const child = spawn(file, [...prefix, ...args], {
     cwd: ROOT,
     stdio: ['ignore', 'pipe', 'pipe'],
-    env: options.user?.env ?? { ...process.env, ...options.env },
+    env: user?.env ?? { ...process.env, ...options.env },
   });
   let text = '';
   for (const stream of [child.stdout, child.stderr]) stream.on('data', (chunk: Buffer) => (text += chunk.toString()));

