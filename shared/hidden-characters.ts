@@ -55,6 +55,8 @@ export function cleaned(text: string, how: Cleaning): string {
 const EMOJI = /\p{Extended_Pictographic}|\p{Emoji_Modifier}|\ufe0f/u;
 const PICTURE = /\p{Extended_Pictographic}/u;
 const KEYCAP = /[0-9#*]/;
+/** Hidden ones after which a joiner may stand. */
+const SELECTOR = /[\u180b-\u180d\u180f\ufe0f]/;
 /** Scripts whose letters join, or are kept from joining. */
 const JOINING =
   /(?=[\p{L}\p{M}])[\p{Script=Arabic}\p{Script=Syriac}\p{Script=Mongolian}\p{Script=Nko}\p{Script=Devanagari}\p{Script=Bengali}\p{Script=Gurmukhi}\p{Script=Gujarati}\p{Script=Oriya}\p{Script=Tamil}\p{Script=Telugu}\p{Script=Kannada}\p{Script=Malayalam}\p{Script=Sinhala}\p{Script=Khmer}\p{Script=Myanmar}\p{Script=Tibetan}]/u;
@@ -71,8 +73,11 @@ function isLegitimate(text: string, found: string, offset: number): boolean {
   if (code === 0x1f3f4) return true;
   const before = characterBefore(text, offset);
   const after = characterAt(text, offset + found.length);
-  if (code === 0x200d && EMOJI.test(before) && PICTURE.test(after)) return true;
-  if (code === 0x200c || code === 0x200d) return JOINING.test(before);
+  if (code === 0x200c || code === 0x200d) {
+    // A selector that does not stay itself holds nothing.
+    if (SELECTOR.test(before) && !isLegitimate(text, before, offset - before.length)) return false;
+    return JOINING.test(before) || (code === 0x200d && EMOJI.test(before) && PICTURE.test(after));
+  }
   if (code === 0xfe0e || code === 0xfe0f) {
     return KEYCAP.test(before) ? after === '\u20e3' : /\p{Emoji}/u.test(before) || VARIED.test(before);
   }

@@ -70,6 +70,7 @@ describe('what is hidden or drives a terminal', () => {
       '\u200d',
       '\u200b',
       '\ufe0f',
+      '\u180b',
       '😀',
       '🏴',
       '\u{e0067}',
@@ -86,7 +87,11 @@ describe('what is hidden or drives a terminal', () => {
         expect(cleaned(marked, 'mark')).toBe(marked);
         const visible = (text: string) => text.replace(/[^a\s😀שב葛]/gu, '');
         expect(visible(cleaned(pieces.join(''), 'mark'))).toBe(visible(pieces.join('')));
+        const stripped = cleaned(pieces.join(''), 'strip');
+        expect(cleaned(stripped, 'strip')).toBe(stripped);
       }),
+      // A joiner after a selector that does not stay.
+      { examples: [[['\ufe0f', '\u200d', '🏴']], [['\u180b', '\u200d']]] },
     );
   });
 
