@@ -29,7 +29,8 @@ describe.skipIf(!inject('guests'))('conformance behind Moorage', () => {
   ])('%s at %s passes %i checks and fails only what is expected', async (placement, revision, checks) => {
     const result = await judge(`${moorage.url}/${placement}/mcp`, revision);
     const failed = new Set(result.failures.map(({ scenario }) => scenario));
-    expect([...failed].sort()).toEqual(Object.keys(EXPECTED_FAILURES[revision]));
+    const why = result.failures.map(({ scenario, check, message }) => `${scenario} ${check}: ${message}`).join('\n');
+    expect([...failed].sort(), why).toEqual(Object.keys(EXPECTED_FAILURES[revision]));
     expect(result.checks.passed).toBeGreaterThanOrEqual(checks);
     expect(result.ok).toBe(true);
   });
