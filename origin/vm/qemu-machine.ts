@@ -136,7 +136,7 @@ export class QemuMachine implements RunningMachine, Sleepable {
     this.#channel.attach(qemu.guest);
     try {
       await Promise.race([this.#channel.hello.catch(() => failure.promise), failure.promise]);
-      await Promise.race([this.#channel.control('time', remaining, { ms: Date.now() }), failure.promise]);
+      await Promise.race([this.#channel.tellTime(remaining), failure.promise]);
       const { allow = [] } = this.#host.spec.egress ?? {};
       if (allow.length > 0)
         await Promise.race([this.#channel.control('egress', remaining, { allow }), failure.promise]);

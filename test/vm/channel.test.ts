@@ -1,5 +1,5 @@
 import { Duplex } from 'node:stream';
-import { describe, expect, test } from 'vitest';
+import { describe, expect, onTestFinished, test, vi } from 'vitest';
 import {
   CHANNEL,
   decodeCredit,
@@ -181,6 +181,24 @@ describe('a guest that freezes', () => {
     expect(control(guest.sent).at(-1)).toMatchObject({ op: 'thaw', ms: 5, fresh: false });
     guest.say(reply(guest.sent, {}));
     await thawing;
+  });
+
+  test('and hears of the time too late when it thaws is told it again, until it is right', async () => {
+    const guest = await frozen();
+    vi.useFakeTimers({ toFake: ['Date'], now: 1_000_000 });
+    onTestFinished(() => void vi.useRealTimers());
+    const thawing = guest.channel.thaw(1000, { ms: 1_000_000, fresh: false });
+    for (const late of [1_400, 300, 250]) {
+      await new Promise(setImmediate);
+      vi.setSystemTime(Date.now() + late);
+      guest.say(reply(guest.sent, {}));
+    }
+    await thawing;
+    expect(control(guest.sent).slice(1)).toMatchObject([
+      { op: 'thaw', ms: 1_000_000 },
+      { op: 'time', ms: 1_001_400 },
+      { op: 'time', ms: 1_001_700 },
+    ]);
   });
 
   test('and is asked to stay awake for longer goes on at once', async () => {
