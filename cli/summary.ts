@@ -1,6 +1,7 @@
 /** Owns what `moorage up` tells: one URL a server, and a configuration that can be pasted into an MCP client. Pure. */
 import { clientConfig } from '../router/client-config.ts';
-import { type Config, isEdgeServer, isHttpServer, machineOf } from '../shared/config.ts';
+import { isEdgeServer, isHttpServer, machineOf } from '../shared/config/entry.ts';
+import type { Config } from '../shared/config.ts';
 
 export interface SummaryOptions {
   readonly config: Config;

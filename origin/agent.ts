@@ -10,7 +10,7 @@ import { createServer, type Server } from 'node:http';
 import { connect } from 'node:net';
 import { dirname } from 'node:path';
 import type { JWK } from 'jose';
-import { isolationOf } from '../shared/config.ts';
+import { isolationOf } from '../shared/config/entry.ts';
 import type { PublicKey } from '../shared/enrolment.ts';
 import { importKey } from '../shared/grant.ts';
 import { isNotification } from '../shared/jsonrpc.ts';

@@ -9,7 +9,7 @@
 import { mkdirSync, readdirSync, readFileSync, renameSync, statSync, utimesSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
-import { isolationOf } from '../shared/config.ts';
+import { isolationOf } from '../shared/config/entry.ts';
 import { MoorageError } from '../shared/errors.ts';
 import type { Grant } from '../shared/grant.ts';
 import { machineKeyOf } from '../shared/machine-key.ts';

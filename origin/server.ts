@@ -5,19 +5,13 @@
 import { createHash } from 'node:crypto';
 import { totalmem } from 'node:os';
 import { type EgressRule, unionOf } from '../shared/config/egress.ts';
+import { isEdgeServer, isHttpServer, isolationOf, machineOf, type OriginServer } from '../shared/config/entry.ts';
+import type { HttpServer } from '../shared/config/http-entry.ts';
 import type { Isolation } from '../shared/config/isolation.ts';
 import type { Limits } from '../shared/config/limits.ts';
+import type { MachineServer } from '../shared/config/machine-entry.ts';
 import { isOutputOption } from '../shared/config/output.ts';
-import {
-  type Config,
-  type HttpServer,
-  isEdgeServer,
-  isHttpServer,
-  isolationOf,
-  type MachineServer,
-  machineOf,
-  type OriginServer,
-} from '../shared/config.ts';
+import type { Config } from '../shared/config.ts';
 import { DEFAULT_DISCOVERY, type DiscoverySetting } from '../shared/link.ts';
 import type { SleepPolicy } from './supervisor/machine.ts';
 

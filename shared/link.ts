@@ -8,7 +8,7 @@
  */
 import { z } from 'zod';
 import { isolation } from './config/isolation.ts';
-import { serverName } from './config.ts';
+import { serverName } from './config/name.ts';
 
 export const LINK_PATH = '/_origin/link';
 export const LINK_VERSION = 1;

@@ -8,7 +8,7 @@ import { PassThrough } from 'node:stream';
 import { StdioServerTransport } from '@modelcontextprotocol/server/stdio';
 import { printable } from '../../origin/log.ts';
 import { edgeAccessHeaders } from '../../router/edge-access.ts';
-import { serverName } from '../../shared/config.ts';
+import { serverName } from '../../shared/config/name.ts';
 import type { JsonRpcMessage } from '../../shared/jsonrpc.ts';
 import { MAX_MESSAGE_BYTES } from '../../shared/origin-api.ts';
 import { type Command, textOf } from '../command.ts';

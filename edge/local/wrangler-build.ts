@@ -4,7 +4,8 @@
  */
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { resolve } from 'node:path';
-import { isEdgeServer, parseConfig } from '../../shared/config.ts';
+import { isEdgeServer } from '../../shared/config/entry.ts';
+import { parseConfig } from '../../shared/config.ts';
 import { edgeServersModule } from './edge-servers-module.ts';
 
 const OUT_FILE = '.moorage/edge-servers.ts';

@@ -1,5 +1,5 @@
 /** Owns which machine the owner means by a name: a server's, or one of a single caller by its key. */
-import { isolationOf } from '../../shared/config.ts';
+import { isolationOf } from '../../shared/config/entry.ts';
 import { MoorageError } from '../../shared/errors.ts';
 import type { Machines } from '../machines.ts';
 import { homeOf, placedAt } from '../places.ts';

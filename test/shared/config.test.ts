@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest';
-import { ConfigError, machineOf, parseConfig, parseConfigObject } from '../../shared/config.ts';
+import { machineOf } from '../../shared/config/entry.ts';
+import { ConfigError, parseConfig, parseConfigObject } from '../../shared/config.ts';
 
 const problems = (text: string) => {
   try {

@@ -4,8 +4,8 @@
  * told which of our URLs may be asked for.
  */
 import { OAuthAuthorizationServer, type OAuthHelpers } from '@cloudflare/workers-oauth-provider';
+import { serverName } from '../../../shared/config/name.ts';
 import type { OAuthConfig } from '../../../shared/config/oauth.ts';
-import { serverName } from '../../../shared/config.ts';
 import { isScope, MCP_SCOPE } from '../../../shared/scopes.ts';
 import type { Env } from '../../env.ts';
 import { kvOver } from './kv.ts';
