@@ -45,7 +45,8 @@ gets a new one at the next call.
       return 0;
     }
     const rows = machines.map(({ key, state, machine, isolation, owner, fork }) => {
-      return [key, state, owner ? `${isolation} ${owner}` : fork ? `fork of ${machine}` : ''];
+      const whose = owner ? `${fork ? 'of' : isolation} ${owner}` : '';
+      return [key, state, fork ? `fork of ${machine} ${whose}`.trimEnd() : whose];
     });
     process.stdout.write(table(['MACHINE', 'STATE', 'OWNER'], rows));
     for (const { key, crashLoop } of machines)

@@ -15,7 +15,7 @@ import type { PublicKey } from '../shared/enrolment.ts';
 import { importKey } from '../shared/grant.ts';
 import { isNotification } from '../shared/jsonrpc.ts';
 import { originApi } from './api.ts';
-import { copiedPeers } from './bridge/copied.ts';
+import { type CopiedPeers, copiedPeers } from './bridge/copied.ts';
 import { Eras } from './bridge/eras.ts';
 import type { ListChanged } from './bridge/lane/list-watch.ts';
 import { isVirtual, VirtualSessions } from './bridge/lane/virtual-sessions.ts';
@@ -24,7 +24,7 @@ import { ModernPeers } from './bridge/modern-peers.ts';
 import { isListChange, type Unasked } from './bridge/peer.ts';
 import { Sessions } from './bridge/sessions.ts';
 import { takeOver } from './bridge/take-over.ts';
-import { type Carried, type ServerHost, type Trouble, Upstreams } from './bridge/upstreams.ts';
+import { type ServerHost, type Trouble, Upstreams } from './bridge/upstreams.ts';
 import { Forks } from './forks.ts';
 import { Journal } from './journal/journal.ts';
 import { Link } from './link/link.ts';
@@ -34,7 +34,8 @@ import { PinnedKeys } from './pinned-keys.ts';
 import { homeOf } from './places.ts';
 import { Replays } from './replays.ts';
 import type { Secrets } from './secrets/secrets.ts';
-import { discoveryOf, isHttpDefinition, type ServerDefinition } from './server.ts';
+import { discoveryOf, isHttpDefinition, type ProcessDefinition, type ServerDefinition } from './server.ts';
+import { Entrances } from './shell/entrances.ts';
 
 /** Where the agent listens: a Unix socket (the default everywhere) or loopback TCP. */
 export type Listen = { readonly socket: string } | { readonly host: string; readonly port: number };
@@ -84,8 +85,8 @@ export interface OriginParts {
   readonly sleepers: Sleepers;
   /** As in `RunningAgent`. */
   restart(which: (definition: ServerDefinition) => boolean): Promise<number>;
-  /** The processes in a machine, and what their owners must know of them. */
-  carry(machine: string): Carried[];
+  /** What becomes of the processes of a machine that is copied (`Forks`). */
+  copied(from: ServerDefinition, to: ProcessDefinition): CopiedPeers;
   troubles(): Trouble[];
   close(): Promise<void>;
 }
@@ -129,12 +130,14 @@ export function originParts(options: {
   };
   const lanes = new Lanes({ peers, eras, virtual, changed: options.changed });
   const carry = (machine: string) => upstreams.carry(machine);
+  const copied = (from: ServerDefinition, to: ProcessDefinition) =>
+    copiedPeers(carry(from.machine), from, to, (carried) => upstreams.isCurrent(carried, to));
   const sleepers: Sleepers = {
     carry,
     adopt: (found) => takeOver({ upstreams, sessions, peers }, options.servers, found),
   };
   const restart = (which: (definition: ServerDefinition) => boolean) => upstreams.restart(which);
-  return { sessions, lanes, journal, sleepers, carry, restart, troubles: () => upstreams.troubles(), close };
+  return { sessions, lanes, journal, sleepers, copied, restart, troubles: () => upstreams.troubles(), close };
 }
 
 /** Calls in flight get this long to finish when the agent stops, in milliseconds. */
@@ -175,8 +178,9 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
   const forks = new Forks({
     servers,
     machines,
+    entrances: new Entrances({ machines, servers }),
     folder: machines.folder,
-    copied: (from, to) => copiedPeers(parts.carry(from.machine), from, to),
+    copied: parts.copied,
     announce: async () => await link?.announce(),
     log,
     now: Date.now,

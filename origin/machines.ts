@@ -86,8 +86,8 @@ export class Machines implements ServerHost {
   readonly #definitions: ReadonlyMap<string, MachineDefinition>;
   /** Machines of single callers, and when their use was last noted. */
   readonly #places = new Map<string, { readonly own: Own; notedAt: number }>();
-  /** Copies of machines, by their keys: what each is a copy of. */
-  readonly #forks = new Map<string, MachineDefinition>();
+  /** Copies of machines, by their keys: how each is configured, and whose the copied machine is. */
+  readonly #forks = new Map<string, { readonly like: MachineDefinition; readonly principal: string | undefined }>();
   readonly #provisions = new Map<string, Promise<Provision>>();
   readonly #uses: ConfiguredUses;
   readonly #templates: Templates | undefined;
@@ -139,7 +139,7 @@ export class Machines implements ServerHost {
     for (const definition of this.#definitions.values()) {
       if (isMicroVm(definition) && definition.isolation === 'server') await this.#recall(definition, sleepers);
     }
-    for (const [key, definition] of this.#forks) await this.#recall(definition, sleepers, { key });
+    for (const [key, { like }] of this.#forks) await this.#recall(like, sleepers, { key });
     for (const { usedAt, ...place } of placesIn(this.folder)) {
       const definition = this.#definitions.get(place.own.home);
       // What is configured otherwise by now is left as it is: nobody is led there.
@@ -180,8 +180,12 @@ export class Machines implements ServerHost {
       const { key } = seen;
       const own = this.#places.get(key)?.own;
       if (own) return { ...seen, machine: own.home, isolation: own.isolation, owner: own.principal };
-      const home = this.#forks.get(key)?.key;
-      if (home !== undefined) return { ...seen, machine: home, isolation: 'server', fork: true };
+      const fork = this.#forks.get(key);
+      if (fork) {
+        const { like, principal } = fork;
+        const owner = principal === undefined ? {} : { owner: principal };
+        return { ...seen, machine: like.key, isolation: 'server', ...owner, fork: true };
+      }
       return { ...seen, machine: key, isolation: 'server' };
     });
   }
@@ -225,17 +229,17 @@ export class Machines implements ServerHost {
   /** Takes over the processes that go on in a copy, which is made known. */
   async recallFork(to: ProcessDefinition): Promise<void> {
     this.defineFork(to);
-    const definition = this.#forks.get(to.machine);
-    if (!definition || !this.#sleepers) return;
-    await noteBoot(this.#dir(to.machine), (await this.#provision(definition)).uses);
-    await this.#recall(definition, this.#sleepers, { key: to.machine });
+    const like = this.#forks.get(to.machine)?.like;
+    if (!like || !this.#sleepers) return;
+    await noteBoot(this.#dir(to.machine), (await this.#provision(like)).uses);
+    await this.#recall(like, this.#sleepers, { key: to.machine });
   }
 
   /** Makes a copy known that is there. */
   defineFork(to: ProcessDefinition): void {
     const definition = this.#definitions.get(homeOf(to));
     if (!definition) return;
-    this.#forks.set(to.machine, definition);
+    this.#forks.set(to.machine, { like: definition, principal: to.fork?.principal });
     this.#define(definition, { key: to.machine });
   }
 

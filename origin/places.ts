@@ -21,8 +21,18 @@ export interface Place {
   readonly own: Own;
 }
 
-/** The definition as it holds for this caller. @throws MoorageError `route_stale` for a machine that is not the caller's. */
+/**
+ * The definition as it holds for this caller. @throws MoorageError `route_stale` for a machine that is not the caller's,
+ * `forbidden_server` for a copy of another principal's.
+ */
 export async function placed(definition: ServerDefinition, grant: Grant): Promise<ServerDefinition> {
+  const { fork, name } = definition;
+  if (fork?.principal !== undefined && fork.principal !== grant.principal) {
+    throw new MoorageError(
+      'forbidden_server',
+      `"${name}" is a copy of one principal's machine, and serves that one alone.`,
+    );
+  }
   const isolation = isolationOf(definition.entry);
   const key = await machineKeyOf(definition.machine, isolation, grant);
   if (key !== grant.machine) {

@@ -28,12 +28,14 @@ export interface ServerDefinition {
   readonly deployment: string;
 }
 
-/** What a fork was made of. */
+/** What a fork was made of, directly or by way of other forks. */
 export interface ForkOf {
-  /** The server's name, also inside the copied machine. */
+  /** Name of the server in the configuration, also inside the copied machine. */
   readonly server: string;
   /** Name of its machine in the configuration. */
   readonly home: string;
+  /** Set where the copied machine is of one principal: its subject. The copy serves nobody else. */
+  readonly principal?: string;
 }
 
 /** Whose a machine is that serves one caller alone. */
@@ -55,10 +57,15 @@ export const isHttpDefinition = (definition: ServerDefinition): definition is Ht
 export const isProcessDefinition = (definition: ServerDefinition): definition is ProcessDefinition =>
   !isHttpServer(definition.entry);
 
+/** Subject of the principal whom alone a server's machine serves; undefined where it serves all. */
+export const principalOf = ({ own, fork }: ServerDefinition): string | undefined => own?.principal ?? fork?.principal;
+
 /** How the edge may use stored answers to discovery for a server. */
-export function discoveryOf({ entry }: ServerDefinition): DiscoverySetting {
+export function discoveryOf(definition: ServerDefinition): DiscoverySetting {
+  const { entry } = definition;
   // A machine of one's own may list what is one's own.
-  const copies = isolationOf(entry) === 'server' ? DEFAULT_DISCOVERY.copies : 'principal';
+  const isShared = isolationOf(entry) === 'server' && principalOf(definition) === undefined;
+  const copies = isShared ? DEFAULT_DISCOVERY.copies : 'principal';
   return {
     copies: entry.discovery === 'live' ? 'none' : copies,
     maxAgeS: entry.discoveryMaxAge ?? DEFAULT_DISCOVERY.maxAgeS,

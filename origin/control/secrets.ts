@@ -7,7 +7,7 @@ import { z } from 'zod';
 import { MoorageError } from '../../shared/errors.ts';
 import { secretsOf } from '../secrets/secrets.ts';
 import type { SecretStore } from '../secrets/store.ts';
-import type { ServerDefinition } from '../server.ts';
+import { principalOf, type ServerDefinition } from '../server.ts';
 
 const place = z.object({ name: z.string(), server: z.string().optional(), principal: z.string().optional() });
 const named = place.extend({ value: z.string() });
@@ -31,8 +31,9 @@ export function secretRoutes({ store, restart }: SecretRoutesOptions): Hono {
     .post('/restart', async (context) => {
       const { name, server, principal } = read(place, await context.req.json());
       const ended = await restart((definition) => {
-        const isMeant = secretsOf(definition).includes(name) && (server === undefined || server === definition.name);
-        return isMeant && (principal === undefined || principal === definition.own?.principal);
+        const names = [definition.name, definition.fork?.server];
+        const isMeant = secretsOf(definition).includes(name) && (server === undefined || names.includes(server));
+        return isMeant && (principal === undefined || principal === principalOf(definition));
       });
       return context.json({ ended });
     });

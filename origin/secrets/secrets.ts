@@ -9,7 +9,7 @@ import { createHash } from 'node:crypto';
 import { secretsIn, withSecrets } from '../../shared/config/secrets.ts';
 import { MoorageError } from '../../shared/errors.ts';
 import type { Log } from '../log.ts';
-import { isHttpDefinition, isProcessDefinition, type ServerDefinition } from '../server.ts';
+import { isHttpDefinition, isProcessDefinition, principalOf, type ServerDefinition } from '../server.ts';
 import { Redactor } from './redact.ts';
 import type { SecretStore, SecretValue } from './store.ts';
 
@@ -94,10 +94,12 @@ export class Secrets {
     };
   }
 
-  #find(name: string, { name: server, own }: ServerDefinition): SecretValue {
-    const found = this.#store.find(name, server, own?.principal);
+  #find(name: string, definition: ServerDefinition): SecretValue {
+    const { name: server, fork } = definition;
+    const principal = principalOf(definition);
+    const found = this.#store.find(name, server, principal, fork?.server);
     if (found) return found;
-    const forOne = own ? ` (for this principal alone: --principal '${own.principal}')` : '';
+    const forOne = principal === undefined ? '' : ` (for this principal alone: --principal '${principal}')`;
     throw new MoorageError(
       'secret_missing',
       `The server "${server}" needs the secret ${name}, which is not set. Its owner sets it with: moorage secret set ${name}${forOne}`,

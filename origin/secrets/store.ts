@@ -128,14 +128,15 @@ export class SecretStore {
 
   /**
    * What a server gets for a principal: one set for the principal before one set for all, then one set for the server
-   * before one set for all of them. @throws MoorageError `secrets_unusable`.
+   * before one set for all of them. Where nothing is set for a fork itself, it gets what is set for its `original`.
+   * @throws MoorageError `secrets_unusable`.
    */
-  find(name: string, server: string, principal: string | undefined): SecretValue | undefined {
-    const sql = `SELECT * FROM secret WHERE name = ? AND server IN (?, '') AND principal IN (?, '')
-      ORDER BY principal = '', server = '' LIMIT 1`;
+  find(name: string, server: string, principal: string | undefined, original = server): SecretValue | undefined {
+    const sql = `SELECT * FROM secret WHERE name = ? AND server IN (?, ?, '') AND principal IN (?, '')
+      ORDER BY principal = '', server = '', server <> ? LIMIT 1`;
     const row = this.#db()
       ?.prepare(sql)
-      .get(name, server, principal ?? '') as Row | undefined;
+      .get(name, server, original, principal ?? '', server) as Row | undefined;
     return row && { value: unseal(this.#ring(), row, boundTo(row)), revision: row.revision };
   }
 

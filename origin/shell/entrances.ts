@@ -3,7 +3,7 @@ import { isolationOf } from '../../shared/config/entry.ts';
 import { MoorageError } from '../../shared/errors.ts';
 import type { Machines } from '../machines.ts';
 import { homeOf, placedAt } from '../places.ts';
-import { isProcessDefinition, type ProcessDefinition, type ServerDefinition } from '../server.ts';
+import { isProcessDefinition, type ProcessDefinition, principalOf, type ServerDefinition } from '../server.ts';
 
 export class Entrances {
   readonly #machines: Machines;
@@ -15,19 +15,37 @@ export class Entrances {
     this.#servers = options.servers;
   }
 
-  /** @throws MoorageError `unknown_server`, `no_machine`. */
-  of(name: string): ProcessDefinition {
-    const definition = this.#servers.get(name) ?? this.#own(name);
+  /** With `principal` the machine that this one has of a server. @throws MoorageError `unknown_server`, `no_machine`. */
+  of(name: string, principal?: string): ProcessDefinition {
+    const server = this.#servers.get(name);
+    const definition = principal === undefined ? (server ?? this.#own(name)) : server && this.#ownOf(server, principal);
     if (!definition) throw new MoorageError('unknown_server', `No machine here has a server "${name}".`);
     const hindrance = this.#hindrance(definition);
     if (hindrance === undefined && isProcessDefinition(definition)) return definition;
     throw new MoorageError('no_machine', `"${name}" has no machine here: ${hindrance}.`);
   }
 
-  /** Whether there is a server of this name whose machine can be entered. */
+  /** Whether there is a server of this name whose machine others than the owner may enter: it is no single principal's. */
   has(server: string): boolean {
     const definition = this.#servers.get(server);
-    return definition !== undefined && this.#hindrance(definition) === undefined;
+    if (definition === undefined || principalOf(definition) !== undefined) return false;
+    return this.#hindrance(definition) === undefined;
+  }
+
+  /** The server as it is in the one machine that this principal has of it. */
+  #ownOf(server: ServerDefinition, principal: string): ServerDefinition {
+    const theirs = this.#machines.states().filter(({ owner, machine, fork }) => {
+      return owner === principal && machine === server.machine && !fork;
+    });
+    const [key, ...more] = theirs.map((one) => one.key);
+    const own = key === undefined ? undefined : this.#machines.ownOf(key);
+    const who = `"${principal}" has`;
+    if (key === undefined || !own) {
+      throw new MoorageError('no_machine', `${who} no machine of "${server.name}" here. See "moorage machines".`);
+    }
+    if (more.length === 0) return placedAt(server, { key, own });
+    const keys = [key, ...more].join(', ');
+    throw new MoorageError('no_machine', `${who} several machines of "${server.name}". Name one of them: ${keys}`);
   }
 
   /** A server that runs in the machine of this key, which is a caller's own. */

@@ -28,17 +28,21 @@ const { dir, state } = project({
   },
 });
 const TOKEN = 'ghp_0123456789abcdef';
-new SecretStore(state).set({ name: 'TOKEN' }, TOKEN);
+const secrets = new SecretStore(state);
+secrets.set({ name: 'TOKEN', server: 'sleeper' }, TOKEN);
+const digestOf = (value: string) => createHash('sha256').update(value).digest('hex');
 mkdirSync(join(dir, 'scripted'));
 cpSync(join(ROOT, 'test/support/scripted-server.mjs'), join(dir, 'scripted/scripted-server.mjs'));
 
 const folder = join(state, 'machines/sleeper');
 const isAsleep = () => existsSync(join(folder, 'sleep/image.json')) && !existsSync(join(folder, 'qemu.pid'));
 
-/** Files of the state folder that hold a text, but for memory of machines. */
-function filesWith(text: string): string[] {
-  const found = spawnSync('grep', ['-rlF', text, state], { encoding: 'utf8' }).stdout;
-  return found.split('\n').filter((path) => path !== '' && !/\/sleep\/(memory|delta)-/.test(path));
+const MEMORY = /\/sleep\/(memory|delta)-/;
+
+/** Files of the state folder that hold a text: those of these names, or all but the memory of machines. */
+function filesWith(text: string, names?: RegExp): string[] {
+  const found = spawnSync('grep', ['-rlF', text, state], { encoding: 'utf8' }).stdout.split('\n');
+  return found.filter((path) => path !== '' && (names ? names.test(path) : !MEMORY.test(path)));
 }
 
 async function asleep(): Promise<void> {
@@ -103,14 +107,14 @@ describe.skipIf(!inject('guests'))('a machine that sleeps', () => {
     expect(await act('count')).toBe('52');
     await expectRightTime(() => act('now'));
     // The process has it, the next agent keeps it out of what the process says, and no file but its memory holds it.
-    expect(await act('variable', { name: 'TOKEN', as: 'digest' })).toBe(
-      createHash('sha256').update(TOKEN).digest('hex'),
-    );
+    expect(await act('variable', { name: 'TOKEN', as: 'digest' })).toBe(digestOf(TOKEN));
     expect(await act('variable', { name: 'TOKEN', as: 'text' })).toBe('[secret TOKEN]');
     expect(filesWith(TOKEN)).toEqual([]);
   });
 
-  test('is forked while it is used: the copy has its disk and its name of its own, and no number, session or process of it', async () => {
+  test('is forked while it is used: the copy has its disk, name and secrets of its own, and no number, session or process of it', async () => {
+    const other = 'ghp_fedcba9876543210';
+    secrets.set({ name: 'TOKEN', server: 'staging' }, other);
     const counted = Number(await act('count'));
     for (let n = 0; n < 3; n += 1) await act('draw');
     await act('record', { value: 'before' });
@@ -133,6 +137,13 @@ describe.skipIf(!inject('guests'))('a machine that sleeps', () => {
     }
     expect(await there('read', { path: '/proc/sys/kernel/hostname' })).toBe('staging');
     await expectRightTime(() => there('now'));
+    const variable = (as: string) => ['variable', { name: 'TOKEN', as }] as const;
+    expect(await there(...variable('digest'))).toBe(digestOf(other));
+    expect(await act(...variable('digest'))).toBe(digestOf(TOKEN));
+    expect([await there(...variable('text')), await act(...variable('text'))]).toEqual([
+      '[secret TOKEN]',
+      '[secret TOKEN]',
+    ]);
     // A session of the one is none of the other.
     const stolen = await fetch(`${moorage.url}/staging/mcp`, {
       method: 'POST',
@@ -156,15 +167,39 @@ describe.skipIf(!inject('guests'))('a machine that sleeps', () => {
 
   test('goes on in a copy that keeps its processes, with what they have in memory and other numbers of the kernel', async () => {
     const counted = Number(await act('count'));
-    await moorageCommand(dir, 'fork', 'sleeper', '--as', 'twin', '--keep-processes');
+    expect(await moorageCommand(dir, 'fork', 'sleeper', '--as', 'twin', '--keep-processes')).toMatch(
+      /processes: 1 go on in it\n/,
+    );
     const twin = await connect(moorage.url, 'twin');
     expect(await twin.text('do', { action: 'count' })).toBe(String(counted + 1));
+    // Nothing is set for it: it has what its original has.
+    expect(await twin.text('do', { action: 'variable', name: 'TOKEN', as: 'digest' })).toBe(digestOf(TOKEN));
     expect([await act('count'), await act('count')].map(Number)).toEqual([counted + 1, counted + 2]);
     expect(await twin.text('do', { action: 'random' })).not.toBe(await act('random'));
     await twin.close();
     await moorageCommand(dir, 'fork', '--rm', 'twin');
     await expect(connect(moorage.url, 'twin')).rejects.toThrow(/twin/);
     expect(existsSync(join(state, 'machines/twin'))).toBe(false);
+  });
+
+  test('does not go on in a copy that is given other secrets: its processes are started anew there', async () => {
+    const value = 'ghp_of-strange-alone';
+    secrets.set({ name: 'TOKEN', server: 'strange' }, value);
+    const counted = Number(await act('count'));
+    expect(await moorageCommand(dir, 'fork', 'sleeper', '--as', 'strange', '--keep-processes')).toMatch(
+      /processes: 0 go on in it; 1 start anew, because it is given other secrets/,
+    );
+    // What its memory was copied from held the other one: the copy is as secret as the machine.
+    expect(filesWith(TOKEN, /\/machines\/strange\/sleep\/(memory|delta)-/)).not.toEqual([]);
+    const strange = await connect(moorage.url, 'strange');
+    expect(await strange.text('do', { action: 'count' })).toBe('1');
+    expect(await strange.text('do', { action: 'variable', name: 'TOKEN', as: 'digest' })).toBe(digestOf(value));
+    expect([Number(await act('count')), await act('variable', { name: 'TOKEN', as: 'digest' })]).toEqual([
+      counted + 1,
+      digestOf(TOKEN),
+    ]);
+    await strange.close();
+    await moorageCommand(dir, 'fork', '--rm', 'strange');
   });
 
   test('and its copy are there after a restart, in their own sessions and processes', async () => {
@@ -181,6 +216,23 @@ describe.skipIf(!inject('guests'))('a machine that sleeps', () => {
     expect(await moorageCommand(dir, 'fork')).toMatch(/^staging +sleeper +\d{4}-/m);
     expect([await count(), Number(await act('count'))]).toEqual(counted.map((before) => before + 1));
     await child.close();
+  });
+
+  test('has a copy of a copy that outlives what it was made of, also through a restart', async () => {
+    await moorageCommand(dir, 'fork', 'staging', '--as', 'canary');
+    await moorageCommand(dir, 'fork', '--rm', 'staging');
+    const canary = await connect(moorage.url, 'canary');
+    const there = (action: string, args: object = {}) => canary.text('do', { action, ...args });
+    const written = async () => (await there('read', { path: 'executions.log' })).match(/^\w+/gm);
+    expect([await there('count'), await written()]).toEqual(['1', ['before', 'staging']]);
+    expect(await there('read', { path: '/proc/sys/kernel/hostname' })).toBe('canary');
+    expect(await there('variable', { name: 'TOKEN', as: 'digest' })).toBe(digestOf(TOKEN));
+    const port = Number(new URL(moorage.url).port);
+    await moorage.stop();
+    moorage = await moorageUp(dir, { port });
+    expect(await moorageCommand(dir, 'fork')).toMatch(/^canary +staging +\d{4}-/m);
+    expect([await there('count'), await written()]).toEqual(['2', ['before', 'staging']]);
+    await canary.close();
   });
 
   test('boots from its disk when its image is damaged, which is reported, and the session is opened again', async () => {

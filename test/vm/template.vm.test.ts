@@ -3,11 +3,13 @@ import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, trunca
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, inject, test } from 'vitest';
+import { Forks } from '../../origin/forks.ts';
 import { defaultCacheDir } from '../../origin/images/cache.ts';
 import type { Log } from '../../origin/log.ts';
 import { Machines } from '../../origin/machines.ts';
 import { placed } from '../../origin/places.ts';
 import { isProcessDefinition, machineDefinitions, serverDefinitions } from '../../origin/server.ts';
+import { Entrances } from '../../origin/shell/entrances.ts';
 import { QemuDriver } from '../../origin/vm/qemu.ts';
 import { parseConfig } from '../../shared/config.ts';
 import { machineKeyOf } from '../../shared/machine-key.ts';
@@ -99,6 +101,37 @@ describe.runIf(inject('guests'))('a principal’s new machine', () => {
     await ann.ask('record', { value: 'secret' });
     await expect(bob.ask('record', { value: 'mine' })).resolves.toBe('mine');
     expect(await bob.ask('read', { path: 'executions.log' })).not.toMatch(/secret/);
+  });
+
+  test('is copied like any other, for its principal alone', async () => {
+    await (await serverOf('ann')).ask('record', { value: 'hers' });
+    const { definition } = origin('principal');
+    if (!definition) throw new TypeError('There is one server.');
+    const servers = new Map([['each', definition]]);
+    const forks = new Forks({
+      servers,
+      machines,
+      entrances: new Entrances({ machines, servers }),
+      folder: machines.folder,
+      copied: () => ({ carry: [], keep: [], renewed: 0 }),
+      announce: async () => [],
+      log,
+      now: Date.now,
+    });
+    await forks.create({ of: 'each', principal: 'ann', as: 'staging', keep: false });
+    const staging = servers.get('staging');
+    if (!staging || !isProcessDefinition(staging)) throw new TypeError('It is served.');
+    const lease = await machines.lease(staging);
+    const there = new Server(await machines.start(staging, lease.machine, {}));
+    expect(await there.ask('read', { path: 'executions.log' })).toMatch(/^hers /m);
+    expect(await there.ask('read', { path: '/proc/sys/kernel/hostname' })).toBe('staging');
+    expect(machines.states()).toContainEqual(
+      expect.objectContaining({ key: 'staging', machine: 'each', owner: 'ann', fork: true }),
+    );
+    const bob = { origin: 'o', principal: 'bob', server: 'staging', machine: 'staging', session: 's' };
+    await expect(placed(staging, bob as never)).rejects.toMatchObject({ code: 'forbidden_server' });
+    await forks.remove('staging');
+    expect(existsSync(join(machines.folder, 'staging'))).toBe(false);
   });
 
   test('is made of a new template when the old one is of no use any more', async () => {
