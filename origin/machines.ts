@@ -222,7 +222,8 @@ export class Machines implements ServerHost {
     const child = await this.#spec(definition, to.machine);
     return await this.#supervisor.fork(from.machine, async (machine, isIdle) => {
       if (!machine.fork) throw new MachineError('fork-failed', 'a machine of this kind cannot be copied');
-      return await machine.fork(child, { files, isIdle, carry: () => copied().carry, keep: () => copied().keep });
+      const [carry, keep, ownCarry] = [() => copied().carry, () => copied().keep, () => this.#carry(from.machine)];
+      return await machine.fork(child, { files, isIdle, ownCarry, carry, keep });
     });
   }
 
@@ -314,7 +315,7 @@ export class Machines implements ServerHost {
         await noteBoot(spec.dir, uses);
         return await driver.boot(spec, progress, signal);
       },
-      { memoryMiB: definition.memoryMiB, sleeps: definition.sleep, carry: () => this.#sleepers?.carry(key) },
+      { memoryMiB: definition.memoryMiB, sleeps: definition.sleep, carry: () => this.#carry(key) },
     );
   }
 
@@ -339,6 +340,10 @@ export class Machines implements ServerHost {
         (error: Error) => log.warn(error.message),
       );
     }
+  }
+
+  #carry(key: string): unknown {
+    return this.#sleepers?.carry(key);
   }
 
   #dir(key: string): string {

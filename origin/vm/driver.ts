@@ -153,6 +153,8 @@ export interface CopyOptions {
   readonly carry: () => unknown;
   /** Nobody uses the machine now: if none of its memory is in a file that can be shared, it may sleep for a moment first. */
   readonly isIdle: boolean;
+  /** What the machine itself carries in that moment. */
+  readonly ownCarry: () => unknown;
   /**
    * Streams of processes that go on in the copy, with the random generators that they had. All others are ended there
    * before they do another step.

@@ -211,10 +211,10 @@ export class QemuMachine implements RunningMachine, Sleepable {
   }
 
   /** Goes on over a memory file, which copies can share: what a machine that booted has in memory is in none. */
-  async #settle({ carry }: CopyOptions): Promise<{ settledMs: number }> {
+  async #settle({ ownCarry }: CopyOptions): Promise<{ settledMs: number }> {
     const began = performance.now();
     await this.pause(true);
-    await this.hibernate(carry());
+    await this.hibernate(ownCarry());
     await this.wake();
     return { settledMs: performance.now() - began };
   }

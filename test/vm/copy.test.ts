@@ -60,7 +60,13 @@ let folder: string;
 let memory: Buffer;
 const from = () => ({ dir: join(folder, 'parent'), fingerprint: 'f' });
 const to = (name: string) => ({ dir: join(folder, name), fingerprint: 'g', memoryMode: 0o600 });
-const options: CopyOptions = { carry: () => ['carried'], keep: () => [7], isIdle: false, files: { 'fork.json': '{}' } };
+const options: CopyOptions = {
+  carry: () => ['carried'],
+  keep: () => [7],
+  isIdle: false,
+  ownCarry: () => undefined,
+  files: { 'fork.json': '{}' },
+};
 
 beforeEach(async () => {
   folder = mkdtempSync(join(tmpdir(), 'moorage-copy-'));

@@ -1,5 +1,6 @@
 /** Sleep on real guests: what goes on after a pause and a hibernation, what is refused, and what a crash leaves. */
 import { execFileSync, spawn } from 'node:child_process';
+import { once } from 'node:events';
 import {
   existsSync,
   mkdirSync,
@@ -340,19 +341,84 @@ describe.runIf(inject('guests'))('a machine', () => {
     await end(found);
   });
 
-  test('whose agent died while it was copied boots cold beside what both left, with what was written, and there is no copy', async () => {
-    restore();
-    const left = await killedBefore('fork');
-    expect(processStart(left)).toBeDefined();
-    // It was being copied: of the copy there is nothing once an agent starts.
-    expect(readdirSync(folder)).toContain('.sleeper-copy.making');
+  // Just before each: making its folder, sharing memory, taking devices and (the guest stands still) its disk, going on,
+  // writing pages, marker, record and name; and when all is done.
+  test.each([
+    'its folder',
+    'the shared memory',
+    'xen-save-devices-state',
+    'cont',
+    'the changed pages',
+    'its marker',
+    'its record',
+    'its name',
+    'whole',
+  ])(
+    'whose agent is killed while it is copied (%s) boots cold beside what both left; the copy is whole or not there',
+    async (step) => {
+      restore();
+      const left = await killedBefore(step, 'dies-copying');
+      expect(processStart(left)).toBeDefined();
+      await driver.sweep(folder);
+      expect(await driver.isAsleep(dir())).toBe(false);
+      expect(processStart(left)).toBeUndefined();
+      expect(readdirSync(folder).filter((name) => name.includes('copy'))).toEqual(
+        step === 'whole' ? ['sleeper-copy'] : [],
+      );
+      machine = await driver.boot(spec, quiet);
+      expect(await output(machine, 'cat /data/note')).toBe('precious\n');
+      expect(readdirSync(join(dir(), 'sleep'))).toHaveLength(1);
+      await end(machine);
+      if (step !== 'whole') return;
+      const copy = await copied();
+      expect(await output(copy, 'cat /data/note /proc/sys/kernel/hostname')).toBe('precious\ncopy\n');
+      await end(copy);
+      rmSync(join(folder, 'sleeper-copy'), { recursive: true });
+    },
+  );
+
+  test('whose agent is killed while it sleeps for a moment, to be copied, wakes where it was', async () => {
+    await killedBefore('settled', 'dies-copying');
+    expect(await driver.isAsleep(dir())).toBe(true);
+    const found = await driver.recall(spec);
+    expect(found?.carry).toBe('its own');
+    await found?.machine.sleep?.wake();
+    const process = found?.machine.processes?.().get(1);
+    expect(process && (await new Server(process).ask('count'))).toBe('2');
     await driver.sweep(folder);
-    expect(readdirSync(folder).filter((name) => name.includes('copy'))).toEqual([]);
-    const fresh = await driver.boot(spec, quiet);
-    expect(processStart(left)).toBeUndefined();
-    expect(await output(fresh, 'cat /data/note')).toBe('precious\n');
-    expect(readdirSync(join(dir(), 'sleep'))).toHaveLength(1);
-    machine = fresh;
+    if (found) await end(found.machine);
+  });
+
+  test('that is a template is copied whole or not at all, at whatever step its agent is killed, and stays as it is', async () => {
+    restore();
+    const script = new URL('./fixtures/dies-copying.ts', import.meta.url).pathname;
+    const outcomes: boolean[] = [];
+    for (let steps = 0, isOver = false; !isOver; steps += 1) {
+      const agent = spawn(process.execPath, [script, dir(), String(steps)], {
+        stdio: ['ignore', 'inherit', 'inherit'],
+      });
+      const [code, signal] = await once(agent, 'exit');
+      isOver = signal === null;
+      if (isOver) expect(code).toBe(0);
+      await driver.sweep(folder);
+      const found = readdirSync(folder).filter((name) => name.includes('copy'));
+      outcomes.push(found.length > 0);
+      if (found.length === 0) continue;
+      const copy = await copied();
+      expect(await output(copy, 'cat /data/note /proc/sys/kernel/hostname')).toBe('precious\ncopy\n');
+      await end(copy);
+      rmSync(join(folder, 'sleeper-copy'), { recursive: true });
+    }
+    // Dozens of times there is none, and from some step on it is there.
+    expect(outcomes.length).toBeGreaterThan(10);
+    expect(outcomes).toEqual([...outcomes].sort((a, b) => Number(a) - Number(b)));
+    expect(outcomes.slice(-2)).toEqual([true, true]);
+    const found = await recall();
+    await found.wake();
+    const first = found.processes().get(1);
+    expect(first && (await new Server(first).ask('count'))).toBe('5');
+    await end(found);
+    machine = await driver.boot(spec, quiet);
   });
 
   test('that is not asleep is tidied up when an agent starts, but for its disk', async () => {
@@ -417,11 +483,19 @@ function flip(path: string): void {
 }
 
 /** Runs an agent that kills itself there. Returns the QEMU that was the folder's last. */
-async function killedBefore(step: string): Promise<number> {
-  const script = new URL('./fixtures/falls-asleep.ts', import.meta.url).pathname;
+async function killedBefore(step: string, fixture = 'falls-asleep'): Promise<number> {
+  const script = new URL(`./fixtures/${fixture}.ts`, import.meta.url).pathname;
   const agent = spawn(process.execPath, [script, dir(), step], { stdio: ['ignore', 'inherit', 'inherit'] });
-  const signal = await new Promise((resolve) => agent.once('exit', (_code, by) => resolve(by)));
+  const [, signal] = await once(agent, 'exit');
   expect(signal).toBe('SIGKILL');
   // The last step comes after QEMU's end.
   return existsSync(join(dir(), 'qemu.pid')) ? pidOfQemu() : 0;
+}
+
+/** The copy, awake. */
+async function copied(): Promise<QemuMachine> {
+  const found = await driver.recall({ ...spec, key: 'copy', dir: join(folder, 'sleeper-copy'), hostname: 'copy' });
+  if (!found) throw new Error('There is no copy.');
+  await found.machine.sleep?.wake();
+  return found.machine as QemuMachine;
 }
