@@ -13,7 +13,7 @@ import type { MachineServer } from '../shared/config/machine-entry.ts';
 import { isOutputOption } from '../shared/config/output.ts';
 import type { Config } from '../shared/config.ts';
 import { DEFAULT_DISCOVERY, type DiscoverySetting } from '../shared/link.ts';
-import type { SleepPolicy } from './supervisor/machine.ts';
+import type { SleepPolicy } from './supervisor/machine-state.ts';
 
 export interface ServerDefinition {
   readonly name: string;

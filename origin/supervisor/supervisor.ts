@@ -10,6 +10,7 @@ import type { RunningMachine, Sleepable } from '../vm/driver.ts';
 import { MachineError } from '../vm/error.ts';
 import { place, type Resident } from './admission.ts';
 import { tellLoop } from './crash-loop.ts';
+import { MAX_WAITING, step } from './machine.ts';
 import {
   ABSENT,
   asleepSince,
@@ -17,14 +18,12 @@ import {
   isAwake,
   isLeaving,
   loopOf,
-  MAX_WAITING,
   type MachineEffect,
   type MachineEvent,
   type MachineState,
   type SleepPolicy,
-  step,
   yieldsSince,
-} from './machine.ts';
+} from './machine-state.ts';
 import { standBy } from './standby.ts';
 
 /** How long a call waits for memory, in milliseconds, and when it may try again. */

@@ -1,5 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
+import { step } from '../../origin/supervisor/machine.ts';
+import { pauseAfter } from '../../origin/supervisor/machine-end.ts';
 import {
   ABSENT,
   dueAt,
@@ -7,10 +9,8 @@ import {
   type MachineEffect,
   type MachineEvent,
   type MachineState,
-  pauseAfter,
   type SleepPolicy,
-  step,
-} from '../../origin/supervisor/machine.ts';
+} from '../../origin/supervisor/machine-state.ts';
 
 const SLEEPS: SleepPolicy = { pauseAfterMs: 10_000, hibernateAfterMs: 300_000, stopAfterMs: 7 * 86_400_000 };
 const AWAKE: MachineState = {
