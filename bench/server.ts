@@ -1,5 +1,5 @@
 /** One process of the benchmark's server, and the time that it takes to answer. */
-import type { Lease } from '../origin/supervisor/supervisor.ts';
+import type { Lease } from '../origin/supervisor/slot.ts';
 import type { ServerProcess } from '../origin/vm/driver.ts';
 
 export class Server {

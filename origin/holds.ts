@@ -7,7 +7,7 @@
 import { MoorageError } from '../shared/errors.ts';
 import type { Machines } from './machines.ts';
 import type { Entrances } from './shell/entrances.ts';
-import type { Lease } from './supervisor/supervisor.ts';
+import type { Lease } from './supervisor/slot.ts';
 
 /** A hold ends after this time at the latest, in milliseconds: as those from inside do. */
 export const LONGEST_HOLD_MS = 7 * 24 * 3600 * 1000;

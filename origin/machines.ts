@@ -18,7 +18,8 @@ import { homeOf, noteOwner, noteUse, ownerFile, type Place, placesIn } from './p
 import { processMachine } from './process/driver.ts';
 import { type Provision, provision } from './provision.ts';
 import type { MachineDefinition, Own, ProcessDefinition, ServerDefinition } from './server.ts';
-import { type Lease, Supervisor } from './supervisor/supervisor.ts';
+import type { Lease } from './supervisor/slot.ts';
+import { Supervisor } from './supervisor/supervisor.ts';
 import { Templates } from './templates.ts';
 import type { CopyCost, MachineDriver, MachineSpec, ProcessSpec, RunningMachine, ServerProcess } from './vm/driver.ts';
 import { MachineError } from './vm/error.ts';

@@ -11,7 +11,7 @@ import type { Log } from '../log.ts';
 import type { Redactor } from '../secrets/redact.ts';
 import type { Given, Secrets } from '../secrets/secrets.ts';
 import { isHttpDefinition, isProcessDefinition, type ProcessDefinition, type ServerDefinition } from '../server.ts';
-import type { Lease } from '../supervisor/supervisor.ts';
+import type { Lease } from '../supervisor/slot.ts';
 import type { RunningMachine, ServerProcess } from '../vm/driver.ts';
 import { MachineError } from '../vm/error.ts';
 import type { ChannelEvents, OpenChannel } from './channel.ts';

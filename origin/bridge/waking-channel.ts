@@ -11,7 +11,7 @@
  */
 import { MoorageError } from '../../shared/errors.ts';
 import { isNotification, isRequest, isResponse, type JsonRpcMessage } from '../../shared/jsonrpc.ts';
-import type { Lease } from '../supervisor/supervisor.ts';
+import type { Lease } from '../supervisor/slot.ts';
 import type { Channel, ChannelEnd, ChannelEvents, OpenChannel, SendOptions } from './channel.ts';
 import { endedTask, startedTask } from './tasks.ts';
 

@@ -89,10 +89,16 @@ export type MachineEvent =
   /** Put it away: its owner is leaving. */
   | { readonly type: 'stop' };
 
-export type MachineEffect =
-  | { readonly type: 'boot' | 'resume' | 'hibernate' | 'wake' | 'fork' | 'stop' }
+/** What the driver is to do. */
+export type MachineOperation =
+  | { readonly type: 'boot' | 'resume' | 'hibernate' | 'wake' | 'stop' }
   /** With `force` nobody inside is asked. */
-  | { readonly type: 'pause'; readonly force: boolean }
+  | { readonly type: 'pause'; readonly force: boolean };
+
+export type MachineEffect =
+  | MachineOperation
+  /** Who asked for it may copy the machine. */
+  | { readonly type: 'fork' }
   /** Everyone who waits may use the machine, and has a lease. */
   | { readonly type: 'ready' }
   /** Everyone who waits is told why not. `retryAfterMs` is when a new try makes sense; `crashes` is set in a crash loop. */

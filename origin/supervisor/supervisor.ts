@@ -1,46 +1,27 @@
 /**
- * Owns the machines of this origin: the one place that acts on what `machine.ts` and `admission.ts` decide.
+ * Owns the machines of this origin: who may use one, and when. `machine.ts` decides, `operations.ts` acts through the driver,
+ * `memory.ts` shares out the host's memory.
  *
  * Invariants: one driver call per machine at a time; a machine that was leased may end at any moment and says so through
  * `gone`; it does not sleep before the lease is released; after `close` nothing runs and nothing boots.
  */
 import { MoorageError } from '../../shared/errors.ts';
 import type { Log } from '../log.ts';
-import type { RunningMachine, Sleepable } from '../vm/driver.ts';
-import { MachineError } from '../vm/error.ts';
-import { place, type Resident } from './admission.ts';
+import type { RunningMachine } from '../vm/driver.ts';
 import { tellLoop } from './crash-loop.ts';
 import { MAX_WAITING, step } from './machine.ts';
 import {
   ABSENT,
   asleepSince,
   dueAt,
-  isAwake,
-  isLeaving,
   loopOf,
   type MachineEffect,
   type MachineEvent,
   type MachineState,
-  type SleepPolicy,
-  yieldsSince,
 } from './machine-state.ts';
-import { standBy } from './standby.ts';
-
-/** How long a call waits for memory, in milliseconds, and when it may try again. */
-const PLACE_WAIT_MS = 30_000;
-const TRY_AGAIN_MS = 5_000;
-/** Machines that wait for memory, at most. */
-const MAX_CLAIMS = 1_000;
-
-/** Boots one machine, whatever it is made of. Rejects with a MachineError; aborting `signal` ends a half-booted machine. */
-export type Boot = (progress: (step: string) => void, signal: AbortSignal) => Promise<RunningMachine>;
-
-/** The right to a running machine. Whoever gets one must release it; releasing it again does nothing. */
-export interface Lease {
-  readonly machine: RunningMachine;
-  /** `useful`: the machine did something for whoever had it. */
-  release(useful?: boolean): void;
-}
+import { Memory } from './memory.ts';
+import { Operations } from './operations.ts';
+import { AT_REST, type Boot, type Lease, type MachineOptions, type Slot, type Waiter } from './slot.ts';
 
 /** A machine's state, for people. */
 export interface Seen {
@@ -50,55 +31,15 @@ export interface Seen {
   readonly crashLoop?: string;
 }
 
-export interface MachineOptions {
-  /** Memory of the host that it takes while it is awake; 0 by default: it needs no place. */
-  readonly memoryMiB?: number;
-  /** Absent: the machine cannot sleep. */
-  readonly sleeps?: SleepPolicy | undefined;
-  /** What is kept with the image of a machine that is hibernated. */
-  readonly carry?: () => unknown;
-}
-
-interface Waiter {
-  readonly resolve: (lease: Lease) => void;
-  readonly reject: (error: MoorageError) => void;
-  /** While its machine waits for memory. */
-  timer?: NodeJS.Timeout | undefined;
-}
-
-interface Slot extends MachineOptions {
-  readonly key: string;
-  state: MachineState;
-  readonly boot: Boot;
-  machine?: RunningMachine;
-  waiters: Waiter[];
-  /** Called once each when the machine runs (again). */
-  awake: (() => void)[];
-  timer?: NodeJS.Timeout | undefined;
-  /** While it is copied: resolves when that is over. */
-  forking?: Promise<void>;
-  /** Nobody may use it any more. */
-  removing?: boolean;
-  /** Resolves when the machine has been put away, or removed. */
-  readonly settled: PromiseWithResolvers<void>;
-  readonly abort: AbortController;
-}
-
 /** Node's timers take no longer delay. */
 const LONGEST_TIMER_MS = 0x7fff_ffff;
-/** States in which nothing of a machine needs the agent any more. */
-const AT_REST: ReadonlySet<string> = new Set(['absent', 'stopped', 'hibernated', 'failed']);
 
 export class Supervisor {
   readonly #slots = new Map<string, Slot>();
   readonly #log: Log;
   readonly #now: () => number;
-  readonly #budgetMiB: number;
-  /** Sleeping machines for whose wake something waits, at most. */
-  readonly #standbys: number;
-  /** Machines that wait for memory, in order. */
-  readonly #claims = new Map<string, Slot>();
-  #placing = false;
+  readonly #memory: Memory;
+  readonly #operations: Operations;
   #closed = false;
 
   /**
@@ -111,10 +52,12 @@ export class Supervisor {
     standbys?: number | undefined;
     now?: () => number;
   }) {
-    this.#log = options.log;
-    this.#standbys = options.standbys ?? 0;
-    this.#budgetMiB = options.memoryMiB ?? Number.POSITIVE_INFINITY;
-    this.#now = options.now ?? Date.now;
+    const { log, memoryMiB: budgetMiB = Number.POSITIVE_INFINITY, standbys = 0, now = Date.now } = options;
+    this.#log = log;
+    this.#now = now;
+    const send = (slot: Slot, event: MachineEvent) => this.#send(slot, event);
+    this.#memory = new Memory({ slots: this.#slots, budgetMiB, standbys, send, log, now });
+    this.#operations = new Operations({ send, log, now });
   }
 
   /** Makes a machine known under its key. Nothing boots until a call wants it. */
@@ -133,7 +76,7 @@ export class Supervisor {
     const slot = this.#slots.get(key);
     if (slot?.state.name !== 'absent') throw new TypeError(`Machine "${key}" is in use.`);
     slot.state = asleepSince(this.#now());
-    this.#watch(slot, machine);
+    this.#operations.watch(slot, machine);
     this.#schedule(slot);
   }
 
@@ -145,7 +88,7 @@ export class Supervisor {
     const slot = this.#slots.get(key);
     if (!slot) return;
     slot.removing = true;
-    this.#withdraw(slot, `Machine "${key}" is being removed. Try again.`);
+    this.#memory.withdraw(slot, `Machine "${key}" is being removed. Try again.`);
     slot.abort.abort();
     slot.machine?.kill();
     if (slot.machine || !AT_REST.has(slot.state.name)) await slot.settled.promise;
@@ -178,108 +121,15 @@ export class Supervisor {
         new MoorageError('overloaded', `Too many calls wait for machine "${key}". Try again in a moment.`),
       );
     }
-    if (!this.#claims.has(key) && this.#needsPlace(slot) && this.#claims.size >= MAX_CLAIMS) {
-      return Promise.reject(this.#noPlace(slot));
+    if (this.#memory.needsPlace(slot) && this.#memory.isOverrun(slot)) {
+      return Promise.reject(this.#memory.refusal(slot));
     }
     return new Promise((resolve, reject) => {
       const waiter: Waiter = { resolve, reject };
       slot.waiters.push(waiter);
-      if (this.#needsPlace(slot)) this.#claim(slot, waiter);
+      if (this.#memory.needsPlace(slot)) this.#memory.claim(slot, waiter);
       else this.#send(slot, { type: 'want' });
     });
-  }
-
-  /** Whether it takes memory when it is wanted. One that failed is refused without any. */
-  #needsPlace({ state, memoryMiB = 0 }: Slot): boolean {
-    return memoryMiB > 0 && !isAwake(state) && !(state.name === 'failed' && this.#now() < state.until);
-  }
-
-  #claim(slot: Slot, waiter: Waiter): void {
-    waiter.timer = setTimeout(() => {
-      slot.waiters = slot.waiters.filter((other) => other !== waiter);
-      if (slot.waiters.length === 0) {
-        this.#claims.delete(slot.key);
-        this.#log.warn(`machine ${slot.key}: no memory for it in ${PLACE_WAIT_MS / 1000} s, the others are in use`);
-      }
-      waiter.reject(this.#noPlace(slot));
-      this.#place();
-    }, PLACE_WAIT_MS).unref();
-    this.#claims.set(slot.key, slot);
-    this.#place();
-  }
-
-  #noPlace({ key }: Slot): MoorageError {
-    return new MoorageError(
-      'overloaded',
-      `All the memory that this origin has for machines is in use, so "${key}" could not be woken. Try again in ${TRY_AGAIN_MS / 1000} s.`,
-      { retryAfterMs: TRY_AGAIN_MS },
-    );
-  }
-
-  /** Gives memory to the machines that wait for it, and has others give up theirs. */
-  #place(): void {
-    if (this.#placing) return;
-    this.#placing = true;
-    for (let again = true; again && this.#claims.size > 0; ) {
-      const claims = [...this.#claims.values()].map(({ key, memoryMiB = 0 }) => ({ key, memoryMiB }));
-      const verdict = place(claims, this.#residents(), this.#budgetMiB);
-      for (const key of verdict.yield) this.#tell(key, { type: 'yield' });
-      for (const key of verdict.admit) this.#admit(key);
-      again = verdict.admit.length > 0;
-    }
-    this.#placing = false;
-  }
-
-  #admit(key: string): void {
-    const slot = this.#claims.get(key);
-    this.#claims.delete(key);
-    if (!slot) return;
-    const { waiters } = slot;
-    for (const waiter of waiters) clearTimeout(waiter.timer);
-    for (let count = waiters.length; count > 0; count -= 1) this.#send(slot, { type: 'want' });
-  }
-
-  #tell(key: string, event: MachineEvent): void {
-    const slot = this.#slots.get(key);
-    if (slot) this.#send(slot, event);
-  }
-
-  #residents(): Resident[] {
-    return [...this.#slots.values()].flatMap(({ key, state, sleeps, memoryMiB = 0 }) =>
-      memoryMiB === 0 || !isAwake(state)
-        ? []
-        : [{ key, memoryMiB, idleSince: yieldsSince(state, this.#now(), sleeps), leaving: isLeaving(state) }],
-    );
-  }
-
-  /**
-   * Has something wait for the machines that are likely to wake next, after `changed` came to another state. A wake is not
-   * to wait for the start of another's: that is done when one has fallen asleep.
-   */
-  #standBy(changed: Slot): void {
-    if (this.#standbys === 0) return;
-    const sleepers = [...this.#slots.values()].flatMap(({ key, state, machine, removing }) => {
-      const standby = machine?.sleep?.standby;
-      if (state.name !== 'hibernated' || standby === undefined || removing) return [];
-      const { waits, memoryMiB } = standby;
-      return [{ key, idleSince: state.idleSince, waits, memoryMiB }];
-    });
-    const taken = this.#residents().reduce((sum, { memoryMiB }) => sum + memoryMiB, 0);
-    // Whoever waits for memory comes first.
-    const freeMiB = this.#claims.size > 0 || this.#closed ? 0 : this.#budgetMiB - taken;
-    const { start, end } = standBy(sleepers, this.#standbys, freeMiB);
-    for (const key of end) void this.#slots.get(key)?.machine?.sleep?.standby?.end();
-    if (changed.state.name !== 'hibernated') return;
-    for (const key of start) this.#slots.get(key)?.machine?.sleep?.standby?.start();
-  }
-
-  /** Those who wait for memory will not get any. */
-  #withdraw(slot: Slot, why: string): void {
-    if (!this.#claims.delete(slot.key)) return;
-    for (const waiter of slot.waiters.splice(0)) {
-      clearTimeout(waiter.timer);
-      waiter.reject(new MoorageError('machine_failed', why));
-    }
   }
 
   /** A lease of `machine` at once, where it is running. */
@@ -334,7 +184,7 @@ export class Supervisor {
     this.#closed = true;
     await Promise.all(
       [...this.#slots.values()].map(async (slot) => {
-        this.#withdraw(slot, 'This origin is shutting down. Try again.');
+        this.#memory.withdraw(slot, 'This origin is shutting down. Try again.');
         this.#send(slot, { type: 'stop' });
         slot.abort.abort();
         if (!AT_REST.has(slot.state.name)) await slot.settled.promise;
@@ -362,8 +212,8 @@ export class Supervisor {
     slot.state = state;
     for (const effect of effects) this.#act(slot, effect);
     this.#schedule(slot);
-    if (this.#claims.size > 0) this.#place();
-    if (isOther) this.#standBy(slot);
+    if (this.#memory.isWanted) this.#memory.place();
+    if (isOther) this.#memory.standBy(slot, this.#closed);
     if (this.#closed && AT_REST.has(slot.state.name)) slot.settled.resolve();
     if (slot.removing && !slot.machine && AT_REST.has(slot.state.name)) slot.settled.resolve();
   }
@@ -379,32 +229,8 @@ export class Supervisor {
 
   #act(slot: Slot, effect: MachineEffect): void {
     switch (effect.type) {
-      case 'boot':
-        void this.#boot(slot);
-        return;
-      case 'stop':
-        void slot.machine?.stop();
-        return;
       case 'fork':
         // `#fork` does it: what becomes of the copy is its caller's.
-        return;
-      case 'pause':
-        this.#sleep(slot, async (machine) => {
-          const heldMs = await machine.pause(effect.force);
-          return heldMs === 0 ? { type: 'paused' } : { type: 'held', forMs: heldMs };
-        });
-        return;
-      case 'resume':
-        this.#sleep(slot, async (machine) => {
-          await machine.resume();
-          return { type: 'resumed' };
-        });
-        return;
-      case 'hibernate':
-        this.#sleep(slot, (machine) => this.#hibernate(slot, machine));
-        return;
-      case 'wake':
-        this.#sleep(slot, (machine) => this.#wake(slot, machine));
         return;
       case 'ready':
         this.#ready(slot);
@@ -423,6 +249,8 @@ export class Supervisor {
       case 'report':
         this.#log.warn(`machine ${slot.key} ${effect.text}`);
         return;
+      default:
+        this.#operations.begin(slot, effect);
     }
   }
 
@@ -432,85 +260,4 @@ export class Supervisor {
     for (const waiter of slot.waiters.splice(0)) waiter.resolve(this.#leaseOf(slot, machine));
     for (const act of slot.awake.splice(0)) act();
   }
-
-  /** Runs one operation and tells what became of it. A machine that did not survive it says so through `gone`. */
-  #sleep(slot: Slot, act: (machine: Sleepable) => Promise<MachineEvent | undefined>): void {
-    const sleep = slot.machine?.sleep;
-    if (!sleep) throw new TypeError(`Machine "${slot.key}" cannot sleep.`);
-    act(sleep).then(
-      (event) => event && this.#send(slot, event),
-      (error: unknown) => this.#log.warn(`machine ${slot.key}: ${messageOf(error)}`),
-    );
-  }
-
-  async #hibernate(slot: Slot, machine: Sleepable): Promise<MachineEvent | undefined> {
-    const began = performance.now();
-    try {
-      const { bytes } = await machine.hibernate(slot.carry?.());
-      const took = (performance.now() - began).toFixed(0);
-      this.#log.info(`machine ${slot.key}: hibernated in ${took} ms, ${(bytes / 1e6).toFixed(1)} MB written`);
-      return { type: 'hibernated' };
-    } catch (error) {
-      return { type: 'hibernate-failed', reason: messageOf(error) };
-    }
-  }
-
-  async #wake(slot: Slot, machine: Sleepable): Promise<MachineEvent | undefined> {
-    const began = performance.now();
-    try {
-      await machine.wake();
-      this.#log.info(`machine ${slot.key}: woken in ${(performance.now() - began).toFixed(0)} ms`);
-      return { type: 'woken' };
-    } catch (error) {
-      return { type: 'wake-failed', reason: messageOf(error) };
-    }
-  }
-
-  async #boot(slot: Slot): Promise<void> {
-    const { key } = slot;
-    const began = this.#now();
-    let machine: RunningMachine;
-    try {
-      machine = await slot.boot((text) => this.#log.info(`machine ${key}: ${text}`), slot.abort.signal);
-    } catch (error) {
-      if (error instanceof MachineError) {
-        this.#log.warn(`machine ${key}: ${error.message}${error.detail ? `\n${error.detail}` : ''}`);
-        // Its message may hold a path of this host: callers get the code, the owner has the log.
-        this.#send(slot, {
-          type: 'boot-failed',
-          reason: `${error.code}. Its owner finds the reason in the origin's log.`,
-        });
-      } else {
-        this.#log.error(`machine ${key}: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`);
-        this.#send(slot, {
-          type: 'boot-failed',
-          reason: "an unexpected error. Its owner finds it in the origin's log.",
-        });
-      }
-      return;
-    }
-    if (slot.removing) {
-      // It was up before it heard of that.
-      machine.kill();
-      await machine.gone;
-      this.#send(slot, { type: 'boot-failed', reason: 'It is being removed.' });
-      return;
-    }
-    this.#watch(slot, machine);
-    this.#log.info(`machine ${key}: running after ${((this.#now() - began) / 1000).toFixed(1)} s`);
-    this.#send(slot, { type: 'booted' });
-  }
-
-  #watch(slot: Slot, machine: RunningMachine): void {
-    slot.machine = machine;
-    void machine.gone.then((end) => {
-      if (slot.machine !== machine) return;
-      delete slot.machine;
-      if (slot.state.name !== 'stopping' && end.consoleTail)
-        this.#log.warn(`machine ${slot.key}: last console lines:\n${end.consoleTail}`);
-      this.#send(slot, { type: 'gone', reason: end.reason });
-    });
-  }
 }
-
-const messageOf = (error: unknown): string => (error instanceof Error ? error.message : String(error));

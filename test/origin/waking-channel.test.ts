@@ -1,7 +1,7 @@
 import { describe, expect, test, vi } from 'vitest';
 import type { ChannelEnd, ChannelEvents } from '../../origin/bridge/channel.ts';
 import { WakingChannel } from '../../origin/bridge/waking-channel.ts';
-import type { Lease } from '../../origin/supervisor/supervisor.ts';
+import type { Lease } from '../../origin/supervisor/slot.ts';
 import type { RunningMachine } from '../../origin/vm/driver.ts';
 import { MoorageError } from '../../shared/errors.ts';
 import type { JsonRpcMessage } from '../../shared/jsonrpc.ts';
