@@ -1,27 +1,25 @@
 /**
- * Owns the machines of the configuration: where each is placed, its boot, and the start of its servers' processes. The
- * runtime is decided here, once: `vm`, or `process` where the configuration or the host says so.
- *
- * Invariant: an image is built at most once per machine at a time, and before the machine boots.
+ * Owns the machines of this origin: those of the configuration, those of single callers, and forks. Where each is placed, how it
+ * boots, what becomes of it after a restart and when it is removed; what it is made of is `blueprints.ts`.
  */
 import { existsSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
-import { join, resolve } from 'node:path';
+import { join } from 'node:path';
 import type { Isolation } from '../shared/config/isolation.ts';
 import { MoorageError } from '../shared/errors.ts';
+import { Blueprints } from './blueprints.ts';
 import type { TakenOver } from './bridge/take-over.ts';
 import type { ServerHost } from './bridge/upstreams.ts';
-import { Gateway } from './egress/gateway.ts';
-import { ConfiguredUses, noteBoot } from './images/uses.ts';
+import { CallersMachines, isForgotten } from './callers-machines.ts';
+import { noteBoot } from './images/uses.ts';
 import type { Log } from './log.ts';
-import { homeOf, noteOwner, noteUse, ownerFile, type Place, placesIn } from './places.ts';
+import { homeOf, noteOwner, ownerFile, type Place, placesIn } from './places.ts';
 import { processMachine } from './process/driver.ts';
-import { type Provision, provision } from './provision.ts';
 import type { MachineDefinition, Own, ProcessDefinition, ServerDefinition } from './server.ts';
 import type { Lease } from './supervisor/slot.ts';
 import { Supervisor } from './supervisor/supervisor.ts';
 import { Templates } from './templates.ts';
-import type { CopyCost, MachineDriver, MachineSpec, ProcessSpec, RunningMachine, ServerProcess } from './vm/driver.ts';
+import type { CopyCost, MachineDriver, ProcessSpec, RunningMachine, ServerProcess } from './vm/driver.ts';
 import { MachineError } from './vm/error.ts';
 
 export interface MachinesOptions {
@@ -75,22 +73,14 @@ interface Made {
   readonly own?: Own;
 }
 
-/** Machines of single callers that one origin keeps, at most. */
-const MAX_OWN_MACHINES = 10_000;
-/** A session that was used within this time may live, in milliseconds: the edge ends silent ones after a day. */
-const SESSION_KEPT_MS = 7 * 86_400_000;
-const NOTE_USE_MS = 60_000;
-
 export class Machines implements ServerHost {
   readonly #options: MachinesOptions;
   readonly #supervisor: Supervisor;
   readonly #definitions: ReadonlyMap<string, MachineDefinition>;
-  /** Machines of single callers, and when their use was last noted. */
-  readonly #places = new Map<string, { readonly own: Own; notedAt: number }>();
+  readonly #callers = new CallersMachines();
   /** Copies of machines, by their keys: how each is configured, and whose the copied machine is. */
   readonly #forks = new Map<string, { readonly like: MachineDefinition; readonly principal: string | undefined }>();
-  readonly #provisions = new Map<string, Promise<Provision>>();
-  readonly #uses: ConfiguredUses;
+  readonly #blueprints: Blueprints;
   readonly #templates: Templates | undefined;
   #sleepers: Sleepers | undefined;
 
@@ -100,7 +90,12 @@ export class Machines implements ServerHost {
     this.#templates = driver && new Templates({ driver, folder: join(options.stateDir, 'templates'), log });
     this.#supervisor = new Supervisor({ log, memoryMiB: options.memoryMiB, standbys: options.standbys });
     this.#definitions = new Map(options.definitions.map((definition) => [definition.key, definition]));
-    this.#uses = new ConfiguredUses(options.cacheDir, options.stateDir, this.#definitions.keys());
+    this.#blueprints = new Blueprints({
+      ...options,
+      definitions: this.#definitions,
+      hasDriver: driver !== undefined,
+      folder: this.folder,
+    });
     for (const definition of options.definitions) if (definition.isolation === 'server') this.#define(definition);
   }
 
@@ -109,22 +104,14 @@ export class Machines implements ServerHost {
     return join(this.#options.stateDir, 'machines');
   }
 
-  /** What the machine of this name is on this host. @throws MoorageError `route_stale` for an unknown one. */
+  /** As `Blueprints.runtimeOf`. */
   runtimeOf(name: string): 'vm' | 'process' {
-    const definition = this.#definitions.get(name);
-    if (!definition) throw new MoorageError('route_stale', `This origin has no machine "${name}".`);
-    return this.#options.driver ? definition.runtime : 'process';
+    return this.#blueprints.runtimeOf(name);
   }
 
-  /**
-   * Builds the images of these machines that are not there, with progress in the log.
-   * @throws MachineError naming what to do.
-   */
-  async prepare(keys: Iterable<string> = this.#definitions.keys()): Promise<void> {
-    for (const key of keys) {
-      const definition = this.#definitions.get(key);
-      if (definition && this.runtimeOf(definition.key) === 'vm') await this.#provision(definition);
-    }
+  /** As `Blueprints.prepare`. */
+  async prepare(keys?: Iterable<string>): Promise<void> {
+    await this.#blueprints.prepare(keys);
   }
 
   /**
@@ -146,8 +133,7 @@ export class Machines implements ServerHost {
       // What is configured otherwise by now is left as it is: nobody is led there.
       if (!definition || definition.isolation !== place.own.isolation || !isMicroVm(definition)) continue;
       this.#define(definition, place);
-      const isForgotten = place.own.isolation === 'session' && Date.now() - usedAt > SESSION_KEPT_MS;
-      if (isForgotten) await this.remove(place.key);
+      if (isForgotten(place, usedAt, Date.now())) await this.remove(place.key);
       else await this.#recall(definition, sleepers, place);
     }
   }
@@ -171,7 +157,7 @@ export class Machines implements ServerHost {
     machine: RunningMachine,
     env: Readonly<Record<string, string>>,
   ): Promise<ServerProcess> {
-    const spec = await this.#processSpec(server);
+    const spec = await this.#blueprints.processSpec(server);
     return await machine.spawn({ ...spec, env: { ...spec.env, ...env } });
   }
 
@@ -179,7 +165,7 @@ export class Machines implements ServerHost {
   states(): MachineListing[] {
     return this.#supervisor.states().map((seen) => {
       const { key } = seen;
-      const own = this.#places.get(key)?.own;
+      const own = this.#callers.ownOf(key);
       if (own) return { ...seen, machine: own.home, isolation: own.isolation, owner: own.principal };
       const fork = this.#forks.get(key);
       if (fork) {
@@ -193,7 +179,7 @@ export class Machines implements ServerHost {
 
   /** Removes a single caller's machine. @throws MoorageError `not_found`. */
   async removeOwn(key: string): Promise<void> {
-    if (!this.#places.has(key)) {
+    if (!this.#callers.ownOf(key)) {
       throw new MoorageError('not_found', `"${key}" is no machine of a single principal or session.`);
     }
     await this.remove(key);
@@ -201,7 +187,7 @@ export class Machines implements ServerHost {
 
   /** Whose the machine of this key is, where it is a caller's own. */
   ownOf(key: string): Own | undefined {
-    return this.#places.get(key)?.own;
+    return this.#callers.ownOf(key);
   }
 
   /** Whether there is a machine of this key. */
@@ -220,7 +206,7 @@ export class Machines implements ServerHost {
   ): Promise<CopyCost> {
     const definition = this.#definitions.get(homeOf(to));
     if (!definition) throw new MoorageError('route_stale', `This origin has no machine "${homeOf(to)}".`);
-    const child = await this.#spec(definition, to.machine);
+    const child = await this.#blueprints.spec(definition, to.machine);
     return await this.#supervisor.fork(from.machine, async (machine, isIdle) => {
       if (!machine.fork) throw new MachineError('fork-failed', 'a machine of this kind cannot be copied');
       const [carry, keep, ownCarry] = [() => copied().carry, () => copied().keep, () => this.#carry(from.machine)];
@@ -233,7 +219,7 @@ export class Machines implements ServerHost {
     this.defineFork(to);
     const like = this.#forks.get(to.machine)?.like;
     if (!like || !this.#sleepers) return;
-    await noteBoot(this.#dir(to.machine), (await this.#provision(like)).uses);
+    await noteBoot(this.#dir(to.machine), (await this.#blueprints.provision(like)).uses);
     await this.#recall(like, this.#sleepers, { key: to.machine });
   }
 
@@ -254,7 +240,7 @@ export class Machines implements ServerHost {
   /** Ends a machine and removes all that it has, its disk included. A caller's own one is made anew when it is used again. */
   async remove(key: string): Promise<void> {
     await this.#supervisor.remove(key);
-    this.#places.delete(key);
+    this.#callers.delete(key);
     this.#forks.delete(key);
     await rm(this.#dir(key), { recursive: true, force: true });
   }
@@ -265,7 +251,7 @@ export class Machines implements ServerHost {
     machine: RunningMachine,
     { argv, env, terminal }: Pick<ProcessSpec, 'argv' | 'env' | 'terminal'>,
   ): Promise<ServerProcess> {
-    const spec = await this.#processSpec(server, argv);
+    const spec = await this.#blueprints.processSpec(server, argv);
     return await machine.spawn({ ...spec, env: { ...spec.env, ...env }, ...(terminal ? { terminal } : {}) });
   }
 
@@ -276,20 +262,8 @@ export class Machines implements ServerHost {
   /** @throws MoorageError `overloaded`, `route_stale`. */
   #makeKnown(place: Place): void {
     const { key, own } = place;
-    const known = this.#places.get(key);
-    const now = Date.now();
-    if (known) {
-      if (now - known.notedAt < NOTE_USE_MS) return;
-      known.notedAt = now;
-      noteUse(this.#dir(key), now);
-      return;
-    }
-    if (this.#places.size >= MAX_OWN_MACHINES) {
-      throw new MoorageError(
-        'overloaded',
-        'This origin keeps as many machines of single callers as it may. Its owner can remove some: moorage machines.',
-      );
-    }
+    if (this.#callers.use(key, this.#dir(key), Date.now())) return;
+    this.#callers.requireRoom();
     const definition = this.#definitions.get(own.home);
     if (!definition) throw new MoorageError('route_stale', `This origin has no machine "${own.home}".`);
     this.#define(definition, place);
@@ -298,7 +272,7 @@ export class Machines implements ServerHost {
   #define(definition: MachineDefinition, place: Made = definition): void {
     const { driver } = this.#options;
     const { key, own } = place;
-    if (own) this.#places.set(key, { own, notedAt: Date.now() });
+    if (own) this.#callers.add({ key, own }, Date.now());
     if (!driver || definition.runtime === 'process') {
       this.#supervisor.define(key, () => Promise.resolve(processMachine()));
       return;
@@ -306,7 +280,10 @@ export class Machines implements ServerHost {
     this.#supervisor.define(
       key,
       async (progress, signal) => {
-        const [{ uses }, spec] = [await this.#provision(definition), await this.#spec(definition, key)];
+        const [{ uses }, spec] = [
+          await this.#blueprints.provision(definition),
+          await this.#blueprints.spec(definition, key),
+        ];
         if (own && !existsSync(spec.dir)) {
           const made = await this.#templates?.make(own.home, spec, ownerFile(own), progress, signal);
           if (made) await noteBoot(spec.dir, uses);
@@ -325,7 +302,7 @@ export class Machines implements ServerHost {
     const { driver, log } = this.#options;
     try {
       if (!(await driver?.isAsleep?.(this.#dir(key)))) return;
-      const found = await driver?.recall?.(await this.#spec(definition, key));
+      const found = await driver?.recall?.(await this.#blueprints.spec(definition, key));
       if (!found) return;
       this.#supervisor.adopt(key, found.machine);
       const { kept, ended } = sleepers.adopt({ ...found, place: own && { key, own } });
@@ -350,63 +327,4 @@ export class Machines implements ServerHost {
   #dir(key: string): string {
     return join(this.folder, key);
   }
-
-  async #spec(definition: MachineDefinition, key: string): Promise<MachineSpec> {
-    const { memoryMiB, cpus, diskMiB, pids } = definition;
-    const { image } = await this.#provision(definition);
-    const hostname = hostnameOf(key);
-    const egress = new Gateway({
-      rules: definition.egress,
-      bytesPerSecond: definition.networkRate,
-      log: (line) => this.#options.log.machine(key, line),
-    });
-    return { key, dir: this.#dir(key), image, memoryMiB, cpus, diskMiB, pids, hostname, egress };
-  }
-
-  #provision(definition: MachineDefinition): Promise<Provision> {
-    const { key } = definition;
-    const known = this.#provisions.get(key);
-    if (known) return known;
-    const building = this.#build(definition);
-    this.#provisions.set(key, building);
-    building.catch(() => this.#provisions.delete(key));
-    return building;
-  }
-
-  async #build(definition: MachineDefinition): Promise<Provision> {
-    const { key } = definition;
-    const { log } = this.#options;
-    const built = await provision(definition, this.#options, (text) => log.info(`machine ${key}: ${text}`));
-    await this.#uses.note(key, built.uses);
-    return built;
-  }
-
-  async #processSpec(server: ProcessDefinition, instead?: readonly string[]): Promise<ProcessSpec> {
-    const { entry } = server;
-    const definition = this.#definitions.get(homeOf(server));
-    if (!definition || this.runtimeOf(definition.key) === 'process') {
-      const { configDir } = this.#options;
-      if (entry.command === undefined) {
-        throw new MachineError(
-          'host-unsupported',
-          `server "${server.name}" is a container image, which needs microVMs`,
-        );
-      }
-      // As an MCP client starts it: beside its configuration, so that relative paths of scripts hold.
-      const cwd = entry.files === undefined ? configDir : resolve(configDir, entry.files);
-      return {
-        argv: [entry.command, ...entry.args],
-        env: entry.env,
-        cwd,
-      };
-    }
-    const name = server.fork?.server ?? server.name;
-    return await (await this.#provision(definition)).processOf({ ...server, name }, instead);
-  }
-}
-
-/** `notes.p-0123…` is the host `notes-0123456789ab`: enough to tell machines apart within the length of a label. */
-function hostnameOf(key: string): string {
-  const [name = '', digest = ''] = key.split(/\.[ps]-/);
-  return digest === '' ? name.replace(/-+$/, '') : `${name.slice(0, 50)}-${digest.slice(0, 12)}`;
 }
