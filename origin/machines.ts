@@ -239,10 +239,9 @@ export class Machines implements ServerHost {
 
   /** Ends a machine and removes all that it has, its disk included. A caller's own one is made anew when it is used again. */
   async remove(key: string): Promise<void> {
-    await this.#supervisor.remove(key);
+    await this.#supervisor.remove(key, () => rm(this.#dir(key), { recursive: true, force: true }));
     this.#callers.delete(key);
     this.#forks.delete(key);
-    await rm(this.#dir(key), { recursive: true, force: true });
   }
 
   /** Starts another command as the server would be started. Rejects as `RunningMachine.spawn`. */

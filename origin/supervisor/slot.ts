@@ -40,8 +40,8 @@ export interface Slot extends MachineOptions {
   timer?: NodeJS.Timeout | undefined;
   /** While it is copied: resolves when that is over. */
   forking?: Promise<void>;
-  /** Nobody may use it any more. */
-  removing?: boolean;
+  /** Nobody may use it any more; resolves when all of it is gone. */
+  removing?: Promise<void>;
   /** Resolves when the machine has been put away, or removed. */
   readonly settled: PromiseWithResolvers<void>;
   readonly abort: AbortController;

@@ -81,19 +81,30 @@ export class Supervisor {
   }
 
   /**
-   * Ends a machine, whatever it is at, and forgets it. Calls that wait are refused. Resolves when nothing of it runs; an
-   * unknown one is gone already.
+   * Ends a machine, whatever it is at, and forgets it. Calls that wait are refused, and so are those that come before `clear`,
+   * which is called when nothing of it runs, has resolved. An unknown one is gone already.
    */
-  async remove(key: string): Promise<void> {
+  async remove(key: string, clear: () => Promise<void> = async () => undefined): Promise<void> {
     const slot = this.#slots.get(key);
-    if (!slot) return;
-    slot.removing = true;
-    this.#memory.withdraw(slot, `Machine "${key}" is being removed. Try again.`);
+    if (!slot) {
+      await clear();
+      return;
+    }
+    slot.removing ??= this.#remove(slot, clear);
+    await slot.removing;
+  }
+
+  async #remove(slot: Slot, clear: () => Promise<void>): Promise<void> {
+    this.#memory.withdraw(slot, `Machine "${slot.key}" is being removed. Try again.`);
     slot.abort.abort();
     slot.machine?.kill();
     if (slot.machine || !AT_REST.has(slot.state.name)) await slot.settled.promise;
     clearTimeout(slot.timer);
-    this.#slots.delete(key);
+    try {
+      await clear();
+    } finally {
+      this.#slots.delete(slot.key);
+    }
   }
 
   /** The states of all machines, for people. */

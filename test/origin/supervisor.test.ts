@@ -148,6 +148,25 @@ test('one that is removed while it boots is gone, also when it was up by then; c
   expect(supervisor.has('n')).toBe(false);
 });
 
+test('one that is removed is made anew only when all of it is gone', async () => {
+  await supervisor.lease('m');
+  const cleared = Promise.withResolvers<void>();
+  const removed = supervisor.remove('m', () => cleared.promise);
+  await vi.advanceTimersByTimeAsync(1_000);
+  await expect(supervisor.lease('m')).rejects.toMatchObject({ code: 'machine_failed', message: /is being removed/ });
+  // Who wants the same meanwhile waits for it, and clears nothing.
+  const again = supervisor.remove('m', () => Promise.reject(new Error('a second time')));
+  cleared.resolve();
+  await Promise.all([removed, again]);
+  expect([supervisor.has('m'), told]).toEqual([false, ['boot']]);
+  // What was never known is cleared away all the same.
+  let isCleared = false;
+  await supervisor.remove('never', async () => {
+    isCleared = true;
+  });
+  expect(isCleared).toBe(true);
+});
+
 test('a machine of an earlier life sleeps until it is called', async () => {
   supervisor.adopt(
     'm',
