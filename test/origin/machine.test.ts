@@ -243,11 +243,12 @@ describe('machine', () => {
       ]);
     });
 
-    test.each<[string, (now: number) => Timed[]]>([
-      ['that was of use', (now) => at(now, [...LIFE, { type: 'release', useful: true }])],
-      ['that has lived for ten seconds', (now) => [...at(now, LIFE), ...at(now + 10, [{ type: 'release' }])]],
+    test.each<[string, number, (now: number) => Timed[]]>([
+      ['that was of use', 1, (now) => at(now, [...LIFE, { type: 'release', useful: true }])],
+      ['that has lived for ten seconds', 10, (now) => at(now, [...LIFE, { type: 'release' }])],
       [
         'that slept in order',
+        1,
         (now) =>
           at(now, [
             ...LIFE,
@@ -259,12 +260,12 @@ describe('machine', () => {
             { type: 'woken' },
           ]),
       ],
-    ])('is in no loop any more after a life %s', (_what, life) => {
+    ])('is in no loop any more after a life %s', (_what, seconds, life) => {
       const { state, now } = lives(7);
       const lived = run(life(now), 0, SLEEPS, state).state;
-      expect(loopOf(lived, (now + 10) * 1_000)).toBeUndefined();
+      expect(loopOf(lived, (now + seconds) * 1_000)).toBeUndefined();
       // What ends now is the first again.
-      expect(run(at(now + 10, [END]), 0, SLEEPS, lived).state.name).toBe('stopped');
+      expect(run(at(now + seconds, [END]), 0, SLEEPS, lived).state.name).toBe('stopped');
     });
 
     test('is counted through boots that fail, and calls that wait are refused', () => {
