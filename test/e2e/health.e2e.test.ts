@@ -38,8 +38,8 @@ cpSync(SCRIPT, join(dir, 'scripted/scripted-server.mjs'));
 const folder = join(state, 'machines/guest');
 const isAsleep = () => existsSync(join(folder, 'sleep/image.json')) && !existsSync(join(folder, 'qemu.pid'));
 
-async function until(condition: () => boolean | Promise<boolean>): Promise<void> {
-  while (!(await condition())) await new Promise((resolve) => setTimeout(resolve, 100));
+async function until(condition: () => boolean): Promise<void> {
+  while (!condition()) await new Promise((resolve) => setTimeout(resolve, 100));
 }
 
 let moorage: Running;
@@ -89,7 +89,8 @@ describe.concurrent('a server that hangs', () => {
     const pid = Number(await act(session, 'pid'));
     process.kill(pid, 'SIGSTOP');
     const answer = act(session, 'count');
-    await until(async () => /reported in reported: no answer: no answer for \d+ s/.test(await machines()));
+    await until(() => reports('reported') > 0);
+    expect(await machines()).toMatch(/^reported in reported: no answer: no answer for \d+ s/m);
     expect(await logOf('reported')).toMatch(/\(moorage\) no answer for \d\d s while 1 call waits$/m);
     process.kill(pid, 'SIGCONT');
     expect(await answer).toBe('1');
