@@ -17,6 +17,8 @@ import type { CopyCost, MachineDriver, MachineSpec, RunningMachine } from './vm/
 import { MachineError } from './vm/error.ts';
 
 const WARM_WITHIN_MS = 60_000;
+/** After one could not be made, machines boot for so long. */
+const AGAIN_AFTER_MS = 600_000;
 /** Reads what servers run from, so that their first start finds it in memory: the template's, shared by all copies. */
 const WARM = 'find /opt/mcp -type f -size -2048k | head -n 4000 | xargs cat >/dev/null 2>&1; node -e 0';
 
@@ -43,14 +45,19 @@ export class Templates {
   readonly #log: Log;
   readonly #ready = new Map<string, Template>();
   readonly #making = new Map<string, Making>();
+  /** When the next try may be, of those that could not be made. In milliseconds. */
+  readonly #retryAt = new Map<string, number>();
   /** Of those that are being removed: resolves when nothing of one is left. */
   readonly #leaving = new Map<string, Promise<void>>();
 
+  readonly #now: () => number;
+
   /** `folder` is theirs alone. */
-  constructor(options: { driver: MachineDriver; folder: string; log: Log }) {
+  constructor(options: { driver: MachineDriver; folder: string; log: Log; now?: () => number }) {
     this.#driver = options.driver;
     this.#folder = options.folder;
     this.#log = options.log;
+    this.#now = options.now ?? Date.now;
   }
 
   /**
@@ -65,6 +72,7 @@ export class Templates {
     signal: AbortSignal,
   ): Promise<RunningMachine | undefined> {
     if (!this.#driver.copy || !this.#driver.recall) return undefined;
+    if (this.#now() < (this.#retryAt.get(nameOf(home, spec)) ?? 0)) return undefined;
     try {
       const cost = await this.#copy(home, spec, files, progress, signal);
       if (signal.aborted) throw notWanted(spec);
@@ -134,6 +142,7 @@ export class Templates {
       },
       (error: unknown) => {
         this.#making.delete(name);
+        if (!abort.signal.aborted) this.#retryAt.set(name, this.#now() + AGAIN_AFTER_MS);
         throw error;
       },
     );

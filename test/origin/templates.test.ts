@@ -125,6 +125,7 @@ let folder: string;
 let driver: FakeDriver;
 let supervisor: Supervisor;
 let templates: Templates;
+let now = 0;
 
 beforeEach(begin);
 afterEach(end);
@@ -133,7 +134,7 @@ function begin(): void {
   folder = mkdtempSync(join(tmpdir(), 'moorage-templates-'));
   driver = new FakeDriver();
   supervisor = new Supervisor({ log, memoryMiB: 2 * MEMORY_MIB });
-  templates = new Templates({ driver, folder: join(folder, 'templates'), log });
+  templates = new Templates({ driver, folder: join(folder, 'templates'), log, now: () => now });
 }
 
 async function end(): Promise<void> {
@@ -200,11 +201,18 @@ test('it ends when the origin stops, and the origin is not stopped before', asyn
   expect(await refused).toMatchObject({ code: 'machine_failed' });
 });
 
-test('where it cannot be made, it has left when the machine boots instead', async () => {
+test('where it cannot be made, it has left when the machine boots instead; it is tried again after ten minutes', async () => {
   driver.failure = new MachineError('hibernate-failed', 'no');
-  define('a', 'home');
+  for (const key of ['a', 'b', 'c']) define(key, 'home');
   await held('a');
   expect([driver.templatesBooted, driver.most, [...driver.awake]]).toEqual([1, 1, [join(folder, 'a')]]);
+  now += 599_000;
+  await held('b');
+  expect(driver.templatesBooted).toBe(1);
+  driver.failure = undefined;
+  now += 1_000;
+  await held('c');
+  expect([driver.templatesBooted, driver.awake.has(join(folder, 'c'))]).toEqual([2, true]);
 });
 
 test('one that is of no use is made anew once, however many find that out', async () => {
