@@ -29,7 +29,7 @@ export async function signOwnerToken(key: CryptoKey, audience: string, id: strin
     .sign(key);
 }
 
-/** `audiences` are the edge's own. @throws MoorageError `authentication_required`. */
+/** `audiences` are the edge's own; `expiresAt` is in Unix milliseconds. @throws MoorageError `authentication_required`. */
 export async function verifyOwnerToken(
   key: CryptoKey,
   token: string,
@@ -47,7 +47,7 @@ export async function verifyOwnerToken(
       currentDate: new Date(now),
       requiredClaims: ['exp', 'iat', 'jti'],
     });
-    return { id: payload.jti ?? '', expiresAt: (payload.exp ?? 0) * 1000 };
+    return { id: payload.jti ?? '', expiresAt: ((payload.exp ?? 0) + CLOCK_TOLERANCE_S) * 1000 };
   } catch (error) {
     if (!(error instanceof errors.JOSEError)) throw error;
     throw new MoorageError('authentication_required', `The owner's token was refused (${error.code}).`);

@@ -11,8 +11,8 @@ export const access: Method = async ({ auth, headers, fetchText, now }) => {
   const { team, audience, scopes } = auth.access;
   const issuer = `https://${team}.cloudflareaccess.com`;
   const expected = { issuer, jwks: `${issuer}/cdn-cgi/access/certs`, audience: [audience], algorithms: ['RS256'] };
-  const claims = await verifyJwt(assertion, expected, fetchText, now);
-  const { sub, email, common_name: service, exp } = claims;
+  const { claims, expiresAt } = await verifyJwt(assertion, expected, fetchText, now);
+  const { sub, email, common_name: service } = claims;
   // A service token is no person: it has a name in the place of a subject.
   const subject = sub || (typeof service === 'string' ? `service:${service}` : '');
   return {
@@ -22,6 +22,6 @@ export const access: Method = async ({ auth, headers, fetchText, now }) => {
     groups: groupsOf(claims, 'groups'),
     scopes,
     claims,
-    credential: { kind: 'access', id: subject, expiresAt: exp * 1000 },
+    credential: { kind: 'access', id: subject, expiresAt },
   };
 };

@@ -18,8 +18,8 @@ export const jwt: Method = async (attempt) => {
   const issuer = auth.jwt.find((known) => known.issuer === claimed);
   if (bearer === null || !issuer) return null;
   const audience = audiencesOf(attempt, issuer);
-  const claims = await verifyJwt(bearer, { ...issuer, audience }, fetchText, now);
-  const { sub = '', jti, exp } = claims;
+  const { claims, expiresAt } = await verifyJwt(bearer, { ...issuer, audience }, fetchText, now);
+  const { sub = '', jti } = claims;
   const name = [claims.preferred_username, claims.email, claims.name].find((text) => typeof text === 'string');
   return {
     subject: subjectOf(issuer.issuer, sub),
@@ -31,7 +31,7 @@ export const jwt: Method = async (attempt) => {
     credential: {
       kind: 'jwt',
       id: typeof jti === 'string' ? jti.slice(0, 256) : await digestOf(bearer),
-      expiresAt: exp * 1000,
+      expiresAt,
     },
   };
 };

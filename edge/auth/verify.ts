@@ -14,13 +14,16 @@ export interface Expected {
   readonly algorithms: readonly string[];
 }
 
-/** The claims of a token that is good. @throws MoorageError `authentication_required`, `issuer_away`. */
+/**
+ * The claims of a token that is good, and until when it is taken, in Unix milliseconds: longer than it says, as clocks differ.
+ * @throws MoorageError `authentication_required`, `issuer_away`.
+ */
 export async function verifyJwt(
   token: string,
   expected: Expected,
   fetchText: FetchText,
   now: number,
-): Promise<JWTPayload & { exp: number }> {
+): Promise<{ claims: JWTPayload; expiresAt: number }> {
   try {
     const { payload } = await jwtVerify(token, await keysOf(expected, fetchText, now), {
       issuer: expected.issuer,
@@ -30,7 +33,7 @@ export async function verifyJwt(
       currentDate: new Date(now),
       requiredClaims: ['exp'],
     });
-    return { ...payload, exp: payload.exp ?? 0 };
+    return { claims: payload, expiresAt: ((payload.exp ?? 0) + CLOCK_TOLERANCE_S) * 1000 };
   } catch (error) {
     if (error instanceof errors.JWKSInvalid || error instanceof errors.JWKSTimeout) {
       throw new MoorageError('issuer_away', `The keys of "${expected.issuer}" cannot be had now.`);

@@ -79,7 +79,7 @@ describe('a JWT', () => {
       name: 'ada@example.com',
       groups: ['staff'],
       scopes: ['server:notes'],
-      credential: { kind: 'jwt', id: 'token-1', expiresAt: exp * 1000 },
+      credential: { kind: 'jwt', id: 'token-1', expiresAt: (exp + 60) * 1000 },
     });
   });
 

@@ -95,7 +95,7 @@ async function oidcPerson(
   const { issuer, clientId, groupsClaim, allow } = upstream;
   if (idToken === undefined || !isJws(idToken)) throw refused();
   const expected = { issuer, audience: [clientId], algorithms: ['RS256', 'PS256', 'ES256', 'ES384', 'EdDSA'] };
-  const claims = await verifyJwt(idToken, expected, fetchText, now);
+  const { claims } = await verifyJwt(idToken, expected, fetchText, now);
   const { sub = '', email, email_verified: verified, preferred_username: username } = claims;
   if (claims.nonce !== nonce) throw refused();
   // An address that its holder may have typed in proves nothing.
