@@ -10,9 +10,9 @@ import { signOwnerToken } from '../../shared/owner.ts';
 import { type Account, APP, GitHubServer } from '../support/github.ts';
 import { OidcIssuer } from '../support/oidc.ts';
 import { edgeUnderTest, type UnderTest } from './edge-under-test.ts';
+import { authorizeUrl, decide, open, pageOf, postToken, REDIRECT, register } from './login-client.ts';
 
 const ROOT = new URL('../..', import.meta.url).pathname;
-const REDIRECT = 'http://127.0.0.1:7777/callback';
 let edge: UnderTest;
 let ownerKey: Awaited<ReturnType<typeof importKey>>;
 let clientId: string;
@@ -29,7 +29,7 @@ beforeAll(async () => {
       },
     },
   );
-  clientId = await register({ redirect_uris: [REDIRECT] });
+  clientId = await register(edge.url);
 });
 afterAll(() => edge.stop());
 
@@ -45,80 +45,15 @@ const admin = async (method: string, path: string, body?: unknown): Promise<unkn
 const loginCode = async (person: object = {}) =>
   ((await admin('POST', '/logins/codes', person)) as { code: string }).code;
 
-async function register(metadata: object, base = edge.url): Promise<string> {
-  const response = await fetch(`${base}/register`, {
-    method: 'POST',
-    headers: { 'content-type': 'application/json' },
-    body: JSON.stringify({ client_name: 'A <b>client</b>', token_endpoint_auth_method: 'none', ...metadata }),
-  });
-  return ((await response.json()) as { client_id: string }).client_id;
-}
-
-interface Page {
-  readonly status: number;
-  readonly text: string;
-  readonly handle: string;
-  readonly cookies: string;
-  readonly headers: Headers;
-  readonly onward: string | undefined;
-}
-
-async function pageOf(response: Response): Promise<Page> {
-  const text = await response.text();
-  return {
-    status: response.status,
-    text,
-    handle: /name="handle" value="([^"]+)"/.exec(text)?.[1] ?? '',
-    cookies: response.headers
-      .getSetCookie()
-      .map((cookie) => cookie.split(';')[0])
-      .join('; '),
-    headers: response.headers,
-    onward: response.headers.get('refresh')?.replace(/^0;url=/, ''),
-  };
-}
-
-/** What a client does before it sends the browser: PKCE, state, the URL. */
-function request(over: Record<string, string> = {}, base = edge.url) {
-  const verifier = randomBytes(32).toString('base64url');
-  const url = new URL('/authorize', base);
-  const parameters = {
-    response_type: 'code',
+/** What a client does before it sends the browser, where it asks for one server. */
+const request = (over: Record<string, string> = {}, base = edge.url) =>
+  authorizeUrl(base, {
     client_id: clientId,
-    redirect_uri: REDIRECT,
-    state: 'of-the-client',
     scope: 'server:time',
     resource: `${edge.url}/time/mcp`,
-    code_challenge: createHash('sha256').update(verifier).digest('base64url'),
-    code_challenge_method: 'S256',
     ...over,
-  };
-  for (const [name, value] of Object.entries(parameters)) url.searchParams.set(name, value);
-  return { url, verifier };
-}
-
-const open = async (url: URL) => await pageOf(await fetch(url, { redirect: 'manual' }));
-const decide = async (url: URL, page: Page, form: Record<string, string>) =>
-  await pageOf(
-    await fetch(url, {
-      method: 'POST',
-      redirect: 'manual',
-      headers: {
-        'content-type': 'application/x-www-form-urlencoded',
-        cookie: page.cookies,
-        origin: url.origin,
-      },
-      body: new URLSearchParams({ handle: page.handle, ...form }).toString(),
-    }),
-  );
-const tokenFor = async (form: Record<string, string>) => {
-  const response = await fetch(`${edge.url}/token`, {
-    method: 'POST',
-    headers: { 'content-type': 'application/x-www-form-urlencoded' },
-    body: new URLSearchParams({ client_id: clientId, ...form }).toString(),
   });
-  return { status: response.status, body: (await response.json()) as Record<string, string> };
-};
+const tokenFor = (form: Record<string, string>) => postToken(edge.url, { client_id: clientId, ...form });
 /** A whole login. */
 async function login(over: Record<string, string> = {}, person: object = {}) {
   const { url, verifier } = request(over);
@@ -347,7 +282,7 @@ describe('an upstream', () => {
 
   /** As far as the browser's way back from the upstream. */
   async function sent(claims: object) {
-    const client = await register({ redirect_uris: [REDIRECT] }, upstreamEdge.url);
+    const client = await register(upstreamEdge.url);
     const resource = `${upstreamEdge.url}/time/mcp`;
     const { url, verifier } = request({ client_id: client, resource }, upstreamEdge.url);
     const page = await open(url);
@@ -430,7 +365,7 @@ describe('GitHub', () => {
 
   /** As far as GitHub's own page. */
   async function sent(server = 'other') {
-    const client = await register({ redirect_uris: [REDIRECT] }, githubEdge.url);
+    const client = await register(githubEdge.url);
     const resource = `${githubEdge.url}/${server}/mcp`;
     const { url, verifier } = request({ client_id: client, resource, scope: `server:${server}` }, githubEdge.url);
     const page = await open(url);
@@ -556,13 +491,13 @@ describe('registration', () => {
     ['cursor://anysphere.cursor-mcp/oauth/callback', 'http://localhost/callback'],
     ['com.example.app:/callback', 'https://app.example/callback'],
   ])('%s may stand beside another', async (...redirect_uris) => {
-    expect(await register({ redirect_uris })).toBeTruthy();
+    expect(await register(edge.url, { redirect_uris })).toBeTruthy();
   });
 
   test.each(['javascript:alert(1)', 'data:text/html,x', 'http://app.example/', 'https://u:p@app.example/#x'])(
     '%s cannot be registered',
     async (uri) => {
-      expect(await register({ redirect_uris: [uri] })).toBeUndefined();
+      expect(await register(edge.url, { redirect_uris: [uri] })).toBeUndefined();
     },
   );
 });
