@@ -105,7 +105,7 @@ async function list(client: AdminClient, input: Input): Promise<number> {
 
 async function revoke(client: AdminClient, which: string): Promise<number> {
   const { name, id } = listedToken.parse(await client.delete(`/tokens/${encodeURIComponent(which)}`));
-  process.stdout.write(`Token "${name}" (${id}) is revoked. Streams that it opened have ended.\n`);
+  process.stdout.write(`Token "${name}" (${id}) is revoked. Streams that it opened end within two seconds.\n`);
   return 0;
 }
 

@@ -13,8 +13,10 @@ export interface Credential {
   readonly kind: CredentialKind;
   /** Names the credential where one can be revoked: a token's id, never the token. */
   readonly id?: string;
-  /** Unix time in milliseconds after which it proves nothing. */
+  /** Unix time in milliseconds after which it proves nothing. Absent where nobody knows: a login lives while it is used. */
   readonly expiresAt?: number;
+  /** Of a login: the access token with which it showed itself. It can be revoked too; `expiresAt` as above. */
+  readonly access?: { readonly id: string; readonly expiresAt: number };
 }
 
 export interface Principal {

@@ -1,46 +1,61 @@
 /**
  * Owns that a stream does not outlive the credential that opened it: it ends when that expires, or is revoked.
  *
- * A stream that a token opened is joined to the object that knows the token once it has lived `WATCH_AFTER_MS` (most have ended by then); a
- * token that was revoked meanwhile ends it at that moment. To what runs behind the stream this is a client that left.
+ * A stream is joined to the object that knows its credential once it has lived `WATCH_AFTER_MS` (most have ended by then); a
+ * credential that was revoked meanwhile ends it at that moment. To what runs behind the stream this is a client that left.
  */
-import type { Credential } from '../../shared/principal.ts';
-import type { Env } from '../env.ts';
-import { watchGrant } from './oauth/object.ts';
-import { watchToken } from './tokens/object.ts';
-
-/** So late at most does a stream end whose token was revoked, in milliseconds. */
+/** So late at most does a stream end whose credential was revoked, in milliseconds. */
 const WATCH_AFTER_MS = 2000;
 /** Timers count to 2^31 ms at most. */
 const MAX_TIMER_MS = 2 ** 31 - 1;
 
-/** Credentials that can be revoked, and who tells when that happens. */
-const WATCHED: Partial<Record<Credential['kind'], (env: Env, id: string) => Promise<WebSocket | null>>> = {
-  token: watchToken,
-  oauth: watchGrant,
-};
+/** Who tells of a credential's end. */
+export interface Watch {
+  /** Closes when the credential is revoked. */
+  readonly socket: WebSocket;
+  /** Unix time in milliseconds at which to ask again whether the credential lives; null where it is not needed. */
+  readonly until: number | null;
+}
 
-/** The response, whose stream ends with the credential. Other responses are over soon, and pass as they are. */
-export function endWithCredential(env: Env, credential: Credential, response: Response): Response {
+/** When a stream must end. */
+export interface Ending {
+  /** Unix time in milliseconds. */
+  readonly expiresAt?: number | undefined;
+  /** Watches a credential that can be revoked. Null: it lives no more, or nobody could tell. */
+  readonly watch?: (() => Promise<Watch | null>) | undefined;
+}
+
+/** The response, whose stream ends as `ending` says. Other responses are over soon, and pass as they are. */
+export function endingWith(ending: Ending, response: Response): Response {
   const isStream = response.headers.get('content-type')?.startsWith('text/event-stream') ?? false;
-  const ends = credential.expiresAt !== undefined || credential.kind in WATCHED;
+  const ends = ending.expiresAt !== undefined || ending.watch !== undefined;
   if (!isStream || !ends || !response.body) return response;
-  return new Response(endingStream(env, credential, response.body.getReader()), response);
+  return new Response(endingStream(ending, response.body.getReader()), response);
 }
 
 function endingStream(
-  env: Env,
-  { kind, id = '', expiresAt }: Credential,
+  { expiresAt, watch }: Ending,
   reader: ReadableStreamDefaultReader<Uint8Array>,
 ): ReadableStream<Uint8Array> {
   const timers = new Set<ReturnType<typeof setTimeout>>();
-  const watchFor = WATCHED[kind];
   let socket: WebSocket | null = null;
   let open = true;
   const leave = () => {
     open = false;
     for (const timer of timers) clearTimeout(timer);
     socket?.close(1000, 'the stream ended');
+  };
+  const at = (time: number, act: () => void) => {
+    const left = time - Date.now();
+    if (left <= 0) return act();
+    const timer = setTimeout(
+      () => {
+        timers.delete(timer);
+        at(time, act);
+      },
+      Math.min(left, MAX_TIMER_MS),
+    );
+    timers.add(timer);
   };
   return new ReadableStream<Uint8Array>(
     {
@@ -51,27 +66,32 @@ function endingStream(
           controller.close();
           void reader.cancel('the credential ended').catch(() => undefined);
         };
-        const watch = async () => {
-          const watching = await watchFor?.(env, id).catch(() => null);
+        const join = async (asking: () => Promise<Watch | null>) => {
+          const watching = await asking().catch(() => null);
+          if (!open) return watching?.socket.close(1000, 'the stream ended');
           if (!watching) return end();
-          if (!open) return watching.close(1000, 'the stream ended');
-          socket = watching;
-          // Also when the object's connection is lost: a client comes back, and is asked for its token again.
-          watching.addEventListener('close', end);
-          watching.addEventListener('error', end);
-        };
-        if (expiresAt !== undefined) {
-          const wait = () => {
-            const left = expiresAt - Date.now();
-            if (left <= 0) end();
-            else timers.add(setTimeout(wait, Math.min(left, MAX_TIMER_MS)));
+          const former = socket;
+          socket = watching.socket;
+          former?.close(1000, 'watched anew');
+          // Also when the object's connection is lost: a client comes back, and is asked for its credential again.
+          const closed = () => {
+            if (socket === watching.socket) end();
           };
-          wait();
-        }
-        if (watchFor) timers.add(setTimeout(watch, WATCH_AFTER_MS));
+          socket.addEventListener('close', closed);
+          socket.addEventListener('error', closed);
+          if (watching.until !== null) {
+            const again = Math.max(watching.until, Date.now() + WATCH_AFTER_MS);
+            at(again, () => void join(asking));
+          }
+        };
+        if (expiresAt !== undefined) at(expiresAt, end);
+        if (watch) at(Date.now() + WATCH_AFTER_MS, () => void join(watch));
       },
       async pull(controller) {
-        const part = await reader.read();
+        const part = await reader.read().catch((thrown: unknown) => {
+          leave();
+          throw thrown;
+        });
         if (!open) return;
         if (!part.done) return controller.enqueue(part.value);
         leave();

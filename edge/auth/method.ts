@@ -1,6 +1,6 @@
 /** Owns what a kind of credential is to the edge: one module of this folder, one `Method`. */
 import type { AuthConfig } from '../../shared/config/auth.ts';
-import type { Principal } from '../../shared/principal.ts';
+import type { Credential, Principal } from '../../shared/principal.ts';
 import type { ListedToken } from '../../shared/tokens.ts';
 import type { Settings } from '../settings.ts';
 import type { FetchText } from './keys.ts';
@@ -16,8 +16,7 @@ export interface TokenFinder {
 export interface Login {
   readonly holder: Pick<Principal, 'subject' | 'issuer' | 'name' | 'groups'>;
   readonly scopes: readonly string[];
-  /** In milliseconds. */
-  readonly expiresAt: number;
+  readonly access: NonNullable<Credential['access']>;
 }
 
 /** A request that is to be authenticated. */

@@ -12,6 +12,6 @@ export const oauth: Method = async ({ auth, bearer, base, resource, validateLogi
   if (!found) {
     throw new MoorageError('authentication_required', 'This login is not for this URL, has expired, or was ended.');
   }
-  const { holder, scopes, expiresAt } = found;
-  return { ...holder, scopes, credential: { kind: 'oauth', id: `${user}:${grant}`, expiresAt } };
+  const { holder, scopes, access } = found;
+  return { ...holder, scopes, credential: { kind: 'oauth', id: `${user}:${grant}`, access } };
 };

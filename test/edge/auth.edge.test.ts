@@ -8,7 +8,7 @@ import { importKey } from '../../shared/grant.ts';
 import { signOwnerToken } from '../../shared/owner.ts';
 import type { NewToken } from '../../shared/tokens.ts';
 import { OidcIssuer } from '../support/oidc.ts';
-import { EventReader, edgeUnderTest, type UnderTest, WireClient } from './edge-under-test.ts';
+import { edgeUnderTest, type UnderTest, WireClient } from './edge-under-test.ts';
 import { keyPair } from './scripted-origin.ts';
 
 const ROOT = new URL('../..', import.meta.url).pathname;
@@ -152,19 +152,6 @@ describe('a bearer token', () => {
     const again = clientOf((await created({ subject: 'ada' })).token);
     again.session = client.session;
     expect(await again.call('ping')).toMatchObject({ result: {} });
-  });
-
-  test.each([
-    ['is revoked', null],
-    ['expires', 1500],
-  ])('ends the streams that it opened when it %s', async (_, life) => {
-    const { id, token } = await created({ expiresAt: life === null ? null : Date.now() + life });
-    const client = clientOf(token);
-    await client.initialize();
-    const stream = new EventReader(await client.get());
-    expect(await stream.block()).toBe(': connected');
-    if (life === null) await revoke(id);
-    expect(await stream.message()).toBe(null);
   });
 
   test('in a URL is refused, good or not', async () => {

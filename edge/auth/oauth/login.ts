@@ -24,6 +24,12 @@ export async function validateLogin(env: Env, url: URL, resource: string, token:
   return {
     holder: { ...person, ...(name === undefined ? {} : { name }) },
     scopes: found.scope,
-    expiresAt: found.expiresAt * 1000,
+    access: { id: await tokenIdOf(token), expiresAt: found.expiresAt * 1000 },
   };
+}
+
+/** What the library keeps an access token by: its SHA-256, hexadecimal. */
+async function tokenIdOf(token: string): Promise<string> {
+  const digest = await crypto.subtle.digest('SHA-256', new TextEncoder().encode(token));
+  return [...new Uint8Array(digest)].map((byte) => byte.toString(16).padStart(2, '0')).join('');
 }

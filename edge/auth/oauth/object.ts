@@ -1,17 +1,21 @@
 /**
- * Owns the OAuthStore object: the one place that knows the clients and grants of the built-in authorization server.
+ * Owns the OAuthStore object: the one place that knows the clients and logins (grants) of the built-in authorization server.
  *
- * Streams that an access token opened are joined to it by hibernating WebSockets, tagged with their grant: whatever ends the
- * grant (its client revokes it, the owner does, a refresh token was used twice) deletes its entry, and that closes them.
+ * Streams that an access token opened are joined to it by hibernating WebSockets, tagged with their login and that token:
+ * whatever ends one of these (its client revokes it, the owner does, a code was used twice) deletes its entry, and that
+ * closes them. An access token that expires ends nothing: clients refresh it, and its login lives on.
  */
 import { DurableObject } from 'cloudflare:workers';
+import type { Credential } from '../../../shared/principal.ts';
 import type { Env } from '../../env.ts';
-import { type KnownPerson, type ListedEntries, OAuthEntries } from './store.ts';
+import type { Watch } from '../ending.ts';
+import { acceptWatch, nothingToWatch, watchAt } from '../watch.ts';
+import { type Kept, type KnownPerson, type ListedEntries, OAuthEntries } from './store.ts';
 
-/** Which grant's end a Worker waits for; only Workers reach an object. */
-const GRANT_HEADER = 'moorage-grant';
-const MAX_WATCHERS = 30_000;
-const GRANT_KEY = /^grant:([^:]+:[^:]+)$/;
+/** What a Worker waits for the end of: keys of entries, and when the access token expires. Only Workers reach an object. */
+const HEADER = { login: 'moorage-login', token: 'moorage-access-token', expiresAt: 'moorage-access-token-expires' };
+/** The last part of such a key is random, and a WebSocket's tag: the others may be longer than a tag can be. */
+const WATCHED_KEY = /^(?:grant:[^:]+|token:[^:]+:[^:]+):([^:]+)$/;
 
 export class OAuthStore extends DurableObject<Env> {
   readonly #entries: OAuthEntries;
@@ -25,16 +29,15 @@ export class OAuthStore extends DurableObject<Env> {
     return this.#entries.get(key, Date.now());
   }
 
-  /** False when the store is full. */
-  put(key: string, value: string, expiresAt: number | null): boolean {
+  put(key: string, value: string, expiresAt: number | null): Kept {
     return this.#entries.put(key, value, expiresAt, Date.now());
   }
 
   delete(key: string): void {
-    this.#entries.delete(key);
-    const [, grant] = GRANT_KEY.exec(key) ?? [];
-    for (const socket of grant === undefined ? [] : this.ctx.getWebSockets(grant))
-      socket.close(1000, 'the login ended');
+    this.#entries.delete(key, Date.now());
+    for (const tag of tagsOf(key)) {
+      for (const socket of this.ctx.getWebSockets(tag)) socket.close(1000, 'the login ended');
+    }
   }
 
   list(prefix: string, limit: number, cursor: string): ListedEntries {
@@ -49,14 +52,14 @@ export class OAuthStore extends DurableObject<Env> {
     return this.#entries.takeCode(hash, Date.now());
   }
 
-  /** A WebSocket that closes when the grant ends; 410 when it has. */
+  /** A watch of a login and of one access token, until the login would end if nobody used it any more. */
   override fetch(request: Request): Response {
-    const grant = request.headers.get(GRANT_HEADER) ?? '';
-    if (this.#entries.get(`grant:${grant}`, Date.now()) === null) return new Response(null, { status: 410 });
-    if (this.ctx.getWebSockets().length >= MAX_WATCHERS) return new Response(null, { status: 503 });
-    const { 0: client, 1: server } = new WebSocketPair();
-    this.ctx.acceptWebSocket(server, [grant]);
-    return new Response(null, { status: 101, webSocket: client });
+    const told = (name: string) => request.headers.get(name) ?? '';
+    const [login, token, now] = [told(HEADER.login), told(HEADER.token), Date.now()];
+    const until = this.#entries.endOf(login, now);
+    const revoked = now < Number(told(HEADER.expiresAt)) && this.#entries.endOf(token, now) === undefined;
+    if (until === undefined || revoked) return nothingToWatch();
+    return acceptWatch(this.ctx, [...tagsOf(login), ...tagsOf(token)], until);
   }
 
   override webSocketClose(socket: WebSocket): void {
@@ -66,10 +69,19 @@ export class OAuthStore extends DurableObject<Env> {
 
 export const oauthStoreOf = (env: Env): DurableObjectStub<OAuthStore> => env.OAUTH.get(env.OAUTH.idFromName('oauth'));
 
-/** A WebSocket that closes when the grant `<user>:<grant>` ends. Null: it has, or nobody could tell. */
-export async function watchGrant(env: Env, grant: string): Promise<WebSocket | null> {
-  const headers = new Headers({ upgrade: 'websocket', [GRANT_HEADER]: grant });
-  const { webSocket } = await oauthStoreOf(env).fetch('http://oauth/', { headers });
-  webSocket?.accept();
-  return webSocket ?? null;
+/** Watches the login `<user>:<grant>` and the access token with which it showed itself. */
+export const watchLogin = (
+  env: Env,
+  login: string,
+  { id, expiresAt }: NonNullable<Credential['access']>,
+): Promise<Watch | null> =>
+  watchAt(oauthStoreOf(env), {
+    [HEADER.login]: `grant:${login}`,
+    [HEADER.token]: `token:${login}:${id}`,
+    [HEADER.expiresAt]: String(expiresAt),
+  });
+
+function tagsOf(key: string): string[] {
+  const [, tag] = WATCHED_KEY.exec(key) ?? [];
+  return tag === undefined ? [] : [tag];
 }

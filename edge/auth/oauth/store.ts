@@ -3,12 +3,14 @@
  * for, and the one-time codes by which the owner lets people in.
  *
  * - `entry(key TEXT PRIMARY KEY, value TEXT, expires_at INTEGER)`: clients, grants (encrypted by the library with the tokens
- *   themselves) and hashes of tokens. `expires_at` in milliseconds, or null.
+ *   themselves) and hashes of tokens; `ended:<login>` of logins that ended lately. `expires_at` in milliseconds, or null.
  * - `code(hash TEXT PRIMARY KEY, name TEXT, groups TEXT, expires_at INTEGER)`: `hash` is SHA-256 of a code, hexadecimal.
  *
- * Invariants: what is past its time is not there; a code is used once. It has 58 random bits, so
- * that guesses need not be counted: a count would let strangers lock out whoever has a good one.
+ * Invariants: what is past its time is not there; a login that ended takes its tokens along and does not come back, though a
+ * request that refreshes it be under way; a code is used once. It has 58 random bits, so that guesses need not be counted: a
+ * count would let strangers lock out whoever has a good one.
  */
+import type { Sql } from '../../session/sql.ts';
 
 export interface KnownPerson {
   readonly name: string;
@@ -24,10 +26,19 @@ export interface ListedEntries {
 /** Entries that the store holds at most: dynamic registration is open to everybody. */
 const MAX_ENTRIES = 100_000;
 const MAX_CODES = 100;
-export class OAuthEntries {
-  readonly #sql: SqlStorage;
+/** No request takes so long, in milliseconds. */
+const REMEMBER_ENDED_MS = 60 * 60 * 1000;
+const GRANT_KEY = /^grant:([^:]+:[^:]+)$/;
+/** What is of a login: its grant, and its tokens. */
+const LOGIN_KEY = /^(?:grant|token):([^:]+:[^:]+)(?::|$)/;
 
-  constructor(sql: SqlStorage) {
+/** What became of an entry that was to be kept: nothing, if its login has ended meanwhile or the store is full. */
+export type Kept = 'kept' | 'ended' | 'full';
+
+export class OAuthEntries {
+  readonly #sql: Sql;
+
+  constructor(sql: Sql) {
     this.#sql = sql;
     sql.exec('CREATE TABLE IF NOT EXISTS entry (key TEXT PRIMARY KEY, value TEXT NOT NULL, expires_at INTEGER)');
     sql.exec('CREATE INDEX IF NOT EXISTS entry_expiry ON entry (expires_at) WHERE expires_at IS NOT NULL');
@@ -47,17 +58,39 @@ export class OAuthEntries {
     return row?.value ?? null;
   }
 
-  /** False when the store is full. */
-  put(key: string, value: string, expiresAt: number | null, now: number): boolean {
-    this.#sql.exec('DELETE FROM entry WHERE expires_at <= ?', now);
-    const [{ n } = { n: 0 }] = this.#sql.exec<{ n: number }>('SELECT count(*) AS n FROM entry').toArray();
-    if (n >= MAX_ENTRIES && this.get(key, now) === null) return false;
-    this.#sql.exec('INSERT OR REPLACE INTO entry (key, value, expires_at) VALUES (?, ?, ?)', key, value, expiresAt);
-    return true;
+  /** When an entry's time is over; null: never. Undefined: it is not there. */
+  endOf(key: string, now: number): number | null | undefined {
+    const [row] = this.#sql
+      .exec<{ expires_at: number | null }>(
+        'SELECT expires_at FROM entry WHERE key = ? AND (expires_at IS NULL OR expires_at > ?)',
+        key,
+        now,
+      )
+      .toArray();
+    return row?.expires_at;
   }
 
-  delete(key: string): void {
+  put(key: string, value: string, expiresAt: number | null, now: number): Kept {
+    const [, login] = LOGIN_KEY.exec(key) ?? [];
+    if (login !== undefined && this.get(`ended:${login}`, now) !== null) return 'ended';
+    this.#sql.exec('DELETE FROM entry WHERE expires_at <= ?', now);
+    const [{ n } = { n: 0 }] = this.#sql.exec<{ n: number }>('SELECT count(*) AS n FROM entry').toArray();
+    if (n >= MAX_ENTRIES && this.get(key, now) === null) return 'full';
+    this.#write(key, value, expiresAt);
+    return 'kept';
+  }
+
+  delete(key: string, now: number): void {
     this.#sql.exec('DELETE FROM entry WHERE key = ?', key);
+    const [, login] = GRANT_KEY.exec(key) ?? [];
+    if (login === undefined) return;
+    const tokens = `token:${login}:`;
+    this.#sql.exec('DELETE FROM entry WHERE substr(key, 1, ?) = ?', tokens.length, tokens);
+    this.#write(`ended:${login}`, '', now + REMEMBER_ENDED_MS);
+  }
+
+  #write(key: string, value: string, expiresAt: number | null): void {
+    this.#sql.exec('INSERT OR REPLACE INTO entry (key, value, expires_at) VALUES (?, ?, ?)', key, value, expiresAt);
   }
 
   /** Keys in their order, after `cursor`, which is the last key of the page before. */

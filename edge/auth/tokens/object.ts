@@ -9,13 +9,13 @@ import { MoorageError } from '../../../shared/errors.ts';
 import type { ListedToken, NewToken } from '../../../shared/tokens.ts';
 import type { Env } from '../../env.ts';
 import { type Outcome, outcomeOf } from '../../outcome.ts';
+import type { Watch } from '../ending.ts';
+import { acceptWatch, nothingToWatch, watchAt } from '../watch.ts';
 import { TokenBook } from './book.ts';
 import { mintToken, TOKEN_BYTES, tokenDigest } from './format.ts';
 
 /** Which token's end a Worker waits for; only Workers reach an object. */
 const ID_HEADER = 'moorage-token-id';
-/** Streams that wait for the end of their tokens. */
-const MAX_WATCHERS = 30_000;
 
 export class Tokens extends DurableObject<Env> {
   readonly #book: TokenBook;
@@ -53,14 +53,10 @@ export class Tokens extends DurableObject<Env> {
     });
   }
 
-  /** A WebSocket that closes when the token is revoked; 410 when it lives no more. */
+  /** A watch of a token; when it expires, the Worker knows. */
   override fetch(request: Request): Response {
     const id = request.headers.get(ID_HEADER) ?? '';
-    if (!this.#book.isLiving(id, Date.now())) return new Response(null, { status: 410 });
-    if (this.ctx.getWebSockets().length >= MAX_WATCHERS) return new Response(null, { status: 503 });
-    const { 0: client, 1: server } = new WebSocketPair();
-    this.ctx.acceptWebSocket(server, [id]);
-    return new Response(null, { status: 101, webSocket: client });
+    return this.#book.isLiving(id, Date.now()) ? acceptWatch(this.ctx, [id], null) : nothingToWatch();
   }
 
   override webSocketClose(socket: WebSocket): void {
@@ -70,10 +66,5 @@ export class Tokens extends DurableObject<Env> {
 
 export const tokensOf = (env: Env): DurableObjectStub<Tokens> => env.TOKENS.get(env.TOKENS.idFromName('tokens'));
 
-/** A WebSocket that closes when the token is revoked. Null: it lives no more, or nobody could tell. */
-export async function watchToken(env: Env, id: string): Promise<WebSocket | null> {
-  const headers = new Headers({ upgrade: 'websocket', [ID_HEADER]: id });
-  const { webSocket } = await tokensOf(env).fetch('http://tokens/', { headers });
-  webSocket?.accept();
-  return webSocket ?? null;
-}
+/** Watches the token of this id. */
+export const watchToken = (env: Env, id: string): Promise<Watch | null> => watchAt(tokensOf(env), { [ID_HEADER]: id });
