@@ -8,14 +8,21 @@ const refusalBody = z.object({
   error: z.looseObject({ code: z.number(), message: z.string(), data: z.unknown().optional() }),
 });
 
-/** The answer to a request whose exchange failed. A router's own words are passed on as they are. */
+/** The answer to a request whose exchange failed. A router's own words are passed on. */
 export function failedAnswer({ id, method }: JsonRpcRequest, failed: Failure): JsonRpcFailure {
   if (failed.kind === 'refused') {
     const told = refusalBody.safeParse(parsed(failed.text));
-    if (told.success) return { jsonrpc: '2.0', id, error: told.data.error };
+    if (told.success) return { jsonrpc: '2.0', id, error: advised(failed.status, told.data.error) };
   }
   return failure(id, explain(failed, method));
 }
+
+const TOKEN_ADVICE =
+  'Put a token into "MOORAGE_TOKEN" in the environment of this command: "moorage token create --name NAME" makes one.';
+
+/** How its callers come by a credential is nothing that a router can tell them; those of this command read it here. */
+const advised = (status: number, error: JsonRpcFailure['error']): JsonRpcFailure['error'] =>
+  status === 401 ? { ...error, message: `${error.message} ${TOKEN_ADVICE}` } : error;
 
 /** Methods whose repetition does no harm: whether they arrived does not matter. */
 const REPEATABLE =
@@ -51,7 +58,7 @@ function explain(failed: Failure, method: string): MoorageError {
       return failed.status === 401 || failed.status === 403
         ? new MoorageError(
             'authentication_required',
-            `The router lets nobody in without a valid token (HTTP ${failed.status}). Put one into MOORAGE_TOKEN in the environment of this command; behind Cloudflare Access, a service token into MOORAGE_EDGE_ACCESS.`,
+            `The router lets nobody in without a valid token (HTTP ${failed.status}). ${TOKEN_ADVICE} Behind Cloudflare Access, put a service token into MOORAGE_EDGE_ACCESS.`,
           )
         : new MoorageError(
             'edge_away',

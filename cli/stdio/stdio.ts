@@ -24,9 +24,11 @@ export const command: Command = {
 
 Serves one configured server to the MCP client that starts this command, over stdin and stdout.
 
-  --url URL  the server is behind this router, such as https://mcp.example.com; a token for it
-             is read from MOORAGE_TOKEN. Without it: behind the router that runs here
-             ("moorage up"), or behind one that is started for this client.
+  --url URL  the server is behind this router, such as https://mcp.example.com. Without it:
+             behind the router that runs here ("moorage up"), or behind one that is started
+             for this client.
+
+A token for a router that asks for one is read from MOORAGE_TOKEN.
 `,
   options: { url: { type: 'string' } },
   run: async (input) => {

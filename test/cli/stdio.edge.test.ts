@@ -8,7 +8,7 @@ import { StdioClientTransport } from '@modelcontextprotocol/client/stdio';
 import { Client as ClientV1 } from '@modelcontextprotocol/sdk/client/index.js';
 import { StdioClientTransport as StdioClientTransportV1 } from '@modelcontextprotocol/sdk/client/stdio.js';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { moorageUp, project, type Running } from '../support/moorage.ts';
+import { moorage as command, moorageUp, project, type Running } from '../support/moorage.ts';
 
 const ROOT = new URL('../..', import.meta.url).pathname;
 const NOW = { name: 'get_current_time', arguments: { timezone: 'UTC' } };
@@ -45,8 +45,8 @@ async function connect(argv: string[], options: ClientOptions = {}, env: Record<
 }
 
 /** Runs `moorage stdio` with this on stdin, to its end. */
-async function run(argv: string[], input: readonly object[]) {
-  const child = spawn(process.execPath, argv, { cwd: '/', stdio: 'pipe' });
+async function run(argv: string[], input: readonly object[], env: Record<string, string> = {}) {
+  const child = spawn(process.execPath, argv, { cwd: '/', stdio: 'pipe', env: { ...process.env, ...env } });
   child.stdin.end(input.map((message) => `${JSON.stringify({ jsonrpc: '2.0', ...message })}\n`).join(''));
   const [out, err, [code]] = await Promise.all([child.stdout.toArray(), child.stderr.toArray(), once(child, 'exit')]);
   return { code, lines: out.join('').split('\n').filter(Boolean), err: err.join('') };
@@ -221,6 +221,55 @@ describe('beside moorage up', () => {
     expect((await call(beside.client, 'echo')).content).toEqual([{ type: 'text', text: 'v' }]);
     expect((await call(remote.client, 'echo')).content).toEqual([{ type: 'text', text: 'v' }]);
     await Promise.all([beside.client.close(), remote.client.close()]);
+  });
+});
+
+describe('a router that asks who calls', () => {
+  const { dir } = project({
+    auth: { tokens: true },
+    mcpServers: { time: { runtime: 'edge', tools: join(ROOT, 'servers/time.ts') } },
+  });
+  let moorage: Running;
+  beforeAll(async () => {
+    moorage = await moorageUp(dir);
+  });
+  afterAll(async () => {
+    await moorage.stop();
+  });
+  const ways = (): Readonly<Record<string, string[]>> => ({
+    'beside it': here(dir, 'time'),
+    'by --url': args('time', '--url', moorage.url),
+  });
+  const created = async (name: string): Promise<string> =>
+    (JSON.parse(await command(dir, 'token', 'create', '--name', name, '--json')) as { token: string }).token;
+  /** What each of these is told who shows nothing, or what is not good. */
+  const advice = {
+    message: expect.stringMatching(/"MOORAGE_TOKEN" in the environment of this command.*"moorage token create/),
+    data: { code: 'authentication_required' },
+  };
+
+  test.each(['beside it', 'by --url'])('%s: serves whoever has a token, until it is revoked', async (way) => {
+    const MOORAGE_TOKEN = await created(way.replace(' ', '-'));
+    const { client, said } = await connect(ways()[way] ?? [], {}, { MOORAGE_TOKEN });
+    expect(JSON.stringify((await client.callTool(NOW)).content)).toContain('UTC');
+    await command(dir, 'token', 'revoke', way.replace(' ', '-'));
+    await expect(client.callTool(NOW)).rejects.toMatchObject(advice);
+    expect(said()).not.toContain(MOORAGE_TOKEN);
+    await client.close();
+  });
+
+  test.each(['beside it', 'by --url'])('%s: tells whoever has none what to do', async (way) => {
+    const { lines } = await run(ways()[way] ?? [], [initialize], { MOORAGE_TOKEN: '' });
+    expect(JSON.parse(lines[0] ?? '').error).toMatchObject(advice);
+  });
+
+  test('that runs nowhere: the one that is started for the client asks too', async () => {
+    const alone = project({
+      auth: { tokens: true },
+      mcpServers: { time: { runtime: 'edge', tools: join(ROOT, 'servers/time.ts') } },
+    });
+    const { lines } = await run(here(alone.dir, 'time'), [initialize], { MOORAGE_TOKEN: '' });
+    expect(JSON.parse(lines[0] ?? '').error).toMatchObject(advice);
   });
 });
 
