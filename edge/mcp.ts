@@ -41,6 +41,8 @@ export interface Exchange {
   readonly wholeStreams?: boolean;
   /** The request came by way of `/mcp`, and was counted there. */
   readonly counted?: boolean;
+  /** It goes with a request that the server's limit let through. */
+  readonly follows?: boolean;
 }
 
 /** Serves one request to the endpoint; every failure is an answer. */

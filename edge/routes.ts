@@ -8,6 +8,7 @@ import { type Context, Hono } from 'hono';
 import { MoorageError } from '../shared/errors.ts';
 import { LINK_PATH } from '../shared/link.ts';
 import { administration } from './admin/admin.ts';
+import type { Inner } from './aggregate/members.ts';
 import { serveAggregate } from './aggregate/serve.ts';
 import { recordDenial, recordLogin } from './audit/record.ts';
 import { authenticate, endWithCredential } from './auth/authenticate.ts';
@@ -145,8 +146,8 @@ routes.all('/mcp', async (context) => {
   const principal = await authenticate(req.raw, env, ALL_SERVERS);
   const waitUntil = (promise: Promise<unknown>) => context.executionCtx.waitUntil(promise);
   recordLogin({ env, request: req.raw, principal, waitUntil });
-  const inner = (server: string, request: Request) =>
-    serveMcp({ env, request, server, principal, waitUntil, wholeStreams: true, counted: true });
+  const inner: Inner = (server, request, follows = false) =>
+    serveMcp({ env, request, server, principal, waitUntil, wholeStreams: true, counted: true, follows });
   const response = await serveAggregate({ env, request: req.raw, principal, waitUntil, inner });
   return endWithCredential(env, principal.credential, response);
 });

@@ -141,6 +141,8 @@ export function parseConfigObject(value: unknown): Config {
   if (problems.length > 0) throw new ConfigError(problems);
   const { edge, auth, audit, origin, aggregate, access, limits, ssh } = parsed.data;
   warnings.push(...unknownServers(access ?? [], new Set(servers.keys())));
+  for (const name of Object.keys(limits?.servers ?? {}))
+    if (!servers.has(name)) warnings.push(`limits.servers: no server is named "${name}" here`);
   return { servers, edge, auth, audit, origin, aggregate, access, limits, ssh, warnings };
 }
 

@@ -4,6 +4,7 @@
  *
  * Whatever a server's own endpoint does (waking, restoring, retrying, limits) therefore holds here too.
  */
+import { z } from 'zod';
 import { MoorageError } from '../../shared/errors.ts';
 import { parseExactly } from '../../shared/exact-json.ts';
 import { isResponse, type JsonRpcMessage, type JsonRpcRequest } from '../../shared/jsonrpc.ts';
@@ -13,8 +14,11 @@ import { readBounded } from '../read-message.ts';
 import { messageOf, SseScanner } from '../sse.ts';
 import { type AggregateState, aggregateOf } from './object.ts';
 
-/** One request to a server's own endpoint, on behalf of the same caller. */
-export type Inner = (server: string, request: Request) => Promise<Response>;
+/**
+ * One request to a server's own endpoint, on behalf of the same caller. `follows`: it goes with the one before, and no limit
+ * may come between them.
+ */
+export type Inner = (server: string, request: Request, follows?: boolean) => Promise<Response>;
 
 const SESSION_HEADER = 'mcp-session-id';
 
@@ -96,11 +100,11 @@ export class Members {
       if (member === null) throw new MoorageError('session_not_found', 'This session has ended. Initialize a new one.');
       return member;
     }
-    await this.#send(server, { jsonrpc: '2.0', method: 'notifications/initialized' }, opened);
+    await this.#send(server, { jsonrpc: '2.0', method: 'notifications/initialized' }, opened, true);
     if (state.logLevel !== null) {
       const params = { level: state.logLevel };
       const level: JsonRpcRequest = { jsonrpc: '2.0', id: 'moorage-level', method: 'logging/setLevel', params };
-      const answered = await this.#send(server, level, opened);
+      const answered = await this.#send(server, level, opened, true);
       await answered.body?.cancel();
     }
     return opened;
@@ -111,7 +115,7 @@ export class Members {
     await response.body?.cancel();
   }
 
-  #send(server: string, message: JsonRpcMessage, session: string | null): Promise<Response> {
+  #send(server: string, message: JsonRpcMessage, session: string | null, follows = false): Promise<Response> {
     const { version, inner } = this.#options;
     const headers: Record<string, string> = {
       accept: 'application/json, text/event-stream',
@@ -119,7 +123,7 @@ export class Members {
     };
     if (session !== null) headers[SESSION_HEADER] = session;
     if (session !== null && version !== null) headers['mcp-protocol-version'] = version;
-    return inner(server, memberRequest('POST', headers, JSON.stringify(message)));
+    return inner(server, memberRequest('POST', headers, JSON.stringify(message)), follows);
   }
 }
 
@@ -149,10 +153,21 @@ export async function answerOf(response: Response, request: JsonRpcRequest): Pro
 
 const METHOD_NOT_FOUND = -32601;
 
-/** The result in an answer. @throws MoorageError `not_found` when the server lacks the method, else `server_failed`. */
+/** What a refusal says that tells when to try again. */
+const limited = z.object({ code: z.literal('rate_limited'), limit: z.string(), retryAfterS: z.number() });
+
+/**
+ * The result in an answer. @throws MoorageError `not_found` when the server lacks the method, `rate_limited` when a limit of
+ * the server refused, else `server_failed`.
+ */
 export function resultOf(answer: JsonRpcMessage): Readonly<Record<string, unknown>> {
   if ('result' in answer) return answer.result;
   const error = 'error' in answer ? answer.error : undefined;
+  const refused = limited.safeParse(error?.data);
+  if (error && refused.success) {
+    const { limit, retryAfterS } = refused.data;
+    throw new MoorageError('rate_limited', error.message, { limit, retryAfterS, retryable: true });
+  }
   const code = error?.code === METHOD_NOT_FOUND ? 'not_found' : 'server_failed';
   throw new MoorageError(code, error?.message ?? 'The server gave no answer.');
 }

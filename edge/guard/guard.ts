@@ -11,7 +11,7 @@ import { decide, isUnrestricted, type Use } from '../../shared/policy.ts';
 import type { Principal } from '../../shared/principal.ts';
 import { coversServer } from '../../shared/scopes.ts';
 import type { Env } from '../env.ts';
-import { limited } from '../limits/limit.ts';
+import { type Counted, limited } from '../limits/limit.ts';
 import type { Exchange } from '../mcp.ts';
 import { checkPin, pinning } from '../pins/pinning.ts';
 import { unknownServer } from '../session/refusals.ts';
@@ -23,7 +23,7 @@ import { privately, showing } from './shown.ts';
 import { usesOf } from './uses.ts';
 
 type Guarded = Pick<Exchange, 'env' | 'server' | 'principal'>;
-type Served = Pick<Exchange, 'env' | 'server' | 'principal' | 'request' | 'waitUntil' | 'counted'>;
+type Served = Pick<Exchange, 'env' | 'server' | 'principal' | 'request' | 'waitUntil' | 'counted' | 'follows'>;
 
 /** Serves a message if its sender may, and shows of the answer what it may see. @throws MoorageError, also those of `serve`. */
 export async function guarded(
@@ -31,8 +31,11 @@ export async function guarded(
   message: JsonRpcMessage,
   serve: () => Promise<Response>,
 ): Promise<Response> {
-  return await limited(exchange, message, async () => {
+  const refusal = refusalOf(() => {
     for (const use of usesOf(exchange.server, message)) check(exchange, use);
+  });
+  return await limited(countedAs(exchange, refusal), message, async () => {
+    if (refusal) throw refusal;
     const warning = await checkPin(exchange, message);
     return await shown(exchange, serve, isRequest(message) ? message.method : undefined, warning);
   });
@@ -40,10 +43,25 @@ export async function guarded(
 
 /** The same for a stream that a client opens. */
 export async function guardedStream(exchange: Served, serve: () => Promise<Response>): Promise<Response> {
-  return await limited(exchange, null, async () => {
-    checkServer(exchange);
+  const refusal = refusalOf(() => checkServer(exchange));
+  return await limited(countedAs(exchange, refusal), null, async () => {
+    if (refusal) throw refusal;
     return await shown(exchange, serve, undefined);
   });
+}
+
+/** What is refused counts for its caller, not for the server, which never gets it: whoever may not use one uses none of it up. */
+const countedAs = (exchange: Served, refusal: MoorageError | undefined): Counted =>
+  refusal || exchange.follows ? { ...exchange, server: undefined } : exchange;
+
+function refusalOf(checks: () => void): MoorageError | undefined {
+  try {
+    checks();
+    return undefined;
+  } catch (thrown) {
+    if (thrown instanceof MoorageError) return thrown;
+    throw thrown;
+  }
 }
 
 /** @throws MoorageError `forbidden_server` when the caller may use nothing of the server. */

@@ -7,7 +7,7 @@
 import type { Rate } from '../../shared/config/quotas.ts';
 
 /** Time from one to the next at the sustained rate, in milliseconds. */
-const intervalOf = ({ amount, window }: Rate): number => (window * 1000) / amount;
+export const intervalOf = ({ amount, window }: Rate): number => (window * 1000) / amount;
 
 /**
  * The state as it counts now: no later than that of an empty bucket. What refuses keeps it, so that a clock that was set back

@@ -1,15 +1,18 @@
 /**
- * Owns what one principal has used: its rates (all in all, by session, by server), its calls of the day, and the calls that
- * run. Pure: time is passed in.
+ * Owns what one principal has used: its rates (all in all, by session), its calls of the day, and the calls that run. Pure:
+ * time is passed in.
  *
- * Invariants: a request counts against all limits that concern it or, when one refuses it, against none; the lease of a call
- * ends by itself, so a slot is given back whatever becomes of who held it; keys are bounded, and one more than there is room
- * for is refused rather than another forgotten.
+ *   hold ──refused──▶ nothing
+ *     └──held──▶ count (it is let through) or drop (somebody else refused it)
+ *
+ * Invariants: a request counts against all limits that concern it or, when one refuses it, against none; what is held has its
+ * room, so to count it exceeds nothing; the lease of a call ends by itself, so a slot is given back whatever becomes of
+ * who held it; keys are bounded, and one more than there is room for is refused rather than another forgotten.
  */
 import type { CallerLimits, Rate } from '../../shared/config/quotas.ts';
-import { afterOne, remainingOf, settled, waitOf } from './bucket.ts';
+import { afterOne, intervalOf, remainingOf, settled, waitOf } from './bucket.ts';
 
-/** Sessions and servers that are counted apart, beside those that are back at their full allowance. */
+/** Sessions that are counted apart, beside those that are back at their full allowance. */
 export const MAX_KEYS = 2000;
 /** A call that is not renewed for this long is over, in milliseconds. */
 export const LEASE_MS = 60_000;
@@ -23,7 +26,7 @@ export type LimitName = 'principal' | 'session' | 'server' | 'concurrent' | 'dai
 export interface Asked {
   /** Null where there is none (yet). */
   readonly session: string | null;
-  /** Null for `/mcp`: what becomes of it there is asked for by server. */
+  /** The server whose own limit it concerns, which is not counted here. */
   readonly server: string | null;
   /** Its principal, session and call were counted already. */
   readonly counted: boolean;
@@ -46,7 +49,7 @@ export type Taken =
   | { readonly allowed: true; readonly standings: Standing[] }
   | { readonly allowed: false; readonly by: LimitName; readonly waitMs: number; readonly standings: Standing[] };
 
-/** What survives a restart. Calls that run do not: whoever carries them says so again. */
+/** What survives a restart. Calls that run do not: whoever carries them says so again. What is held is held by nobody then. */
 export interface LedgerState {
   readonly fullAt: readonly (readonly [key: string, fullAt: number])[];
   readonly day: number;
@@ -55,6 +58,8 @@ export interface LedgerState {
 
 export class Ledger {
   readonly #fullAt: Map<string, number>;
+  /** Requests that are held, by the keys of what they will count against. */
+  readonly #held = new Map<string, number>();
   readonly #leases = new Map<string, number>();
   #day: number;
   #calls: number;
@@ -65,26 +70,59 @@ export class Ledger {
     this.#calls = state.calls;
   }
 
-  take(asked: Asked, limits: CallerLimits, now: number): Taken {
+  /** Holds room for a request, until `count` or `drop`, or says how long it has to wait. */
+  hold(asked: Asked, limits: CallerLimits, now: number): Taken {
     const rates = ratesOf(asked, limits);
     this.#forget(now);
     const refusals = [
-      ...rates.map(({ name, key, rate }) => ({ by: name, waitMs: waitOf(this.#fullAt.get(key) ?? 0, rate, now) })),
-      ...(asked.call === null || asked.counted ? [] : this.#callRefusals(limits, now)),
+      ...rates.map(({ name, key, rate }) => ({ by: name, waitMs: waitOf(this.#reached(key, rate, now), rate, now) })),
+      ...(isCall(asked) ? this.#callRefusals(limits, now) : []),
     ].filter(({ waitMs }) => waitMs > 0);
-    const fresh = rates.filter(({ key }) => !this.#fullAt.has(key)).length;
-    if (this.#fullAt.size + fresh > MAX_KEYS) refusals.push({ by: 'session', waitMs: CONCURRENT_RETRY_MS });
+    if (!this.#hasRoomFor(rates)) refusals.push({ by: 'session', waitMs: CONCURRENT_RETRY_MS });
     const longest = refusals.sort((a, b) => b.waitMs - a.waitMs)[0];
     if (longest) {
       for (const { key, rate } of rates) this.#settle(key, rate, now);
-      return { allowed: false, ...longest, standings: this.#standings(rates, limits, now) };
+      return { allowed: false, ...longest, standings: this.standings(asked, limits, now) };
     }
-    for (const { key, rate } of rates) this.#fullAt.set(key, afterOne(this.#fullAt.get(key) ?? 0, rate, now));
-    if (asked.call !== null && !asked.counted) {
-      this.#calls++;
-      if (limits.concurrent !== undefined) this.#leases.set(asked.call, now + LEASE_MS);
+    for (const key of heldKeys(asked, limits)) this.#held.set(key, (this.#held.get(key) ?? 0) + 1);
+    if (isCall(asked) && limits.concurrent !== undefined) this.#leases.set(asked.call, now + LEASE_MS);
+    return { allowed: true, standings: this.standings(asked, limits, now) };
+  }
+
+  /** What was held is used. */
+  count(asked: Asked, limits: CallerLimits, now: number): void {
+    this.#forget(now);
+    this.#letGo(asked, limits);
+    for (const { key, rate } of ratesOf(asked, limits)) {
+      this.#fullAt.set(key, afterOne(this.#fullAt.get(key) ?? 0, rate, now));
     }
-    return { allowed: true, standings: this.#standings(rates, limits, now) };
+    if (isCall(asked)) this.#calls++;
+  }
+
+  /** What was held is not used: it never was. */
+  drop(asked: Asked, limits: CallerLimits): void {
+    this.#letGo(asked, limits);
+    if (isCall(asked)) this.#leases.delete(asked.call);
+  }
+
+  /** How the limits that concern a request stand, what is held counted as used. */
+  standings(asked: Asked, limits: CallerLimits, now: number): Standing[] {
+    const standings = ratesOf(asked, limits).map(({ name, key, rate }): Standing => {
+      const fullAt = this.#reached(key, rate, now);
+      return {
+        name,
+        quota: rate.amount,
+        window: rate.window,
+        remaining: remainingOf(fullAt, rate, now),
+        resetS: Math.max(0, Math.ceil((fullAt - now) / 1000)),
+      };
+    });
+    if (limits.daily !== undefined) {
+      const resetS = Math.ceil(untilTomorrow(now) / 1000);
+      const remaining = Math.max(0, limits.daily - this.#calls - (this.#held.get(CALLS) ?? 0));
+      standings.push({ name: 'daily', quota: limits.daily, window: DAY_MS / 1000, remaining, resetS });
+    }
+    return standings;
   }
 
   /** A call still runs. */
@@ -116,27 +154,30 @@ export class Ledger {
       ...(concurrent !== undefined && this.#leases.size >= concurrent
         ? [{ by: 'concurrent' as const, waitMs: CONCURRENT_RETRY_MS }]
         : []),
-      ...(daily !== undefined && this.#calls >= daily ? [{ by: 'daily' as const, waitMs: untilTomorrow(now) }] : []),
+      ...(daily !== undefined && this.#calls + (this.#held.get(CALLS) ?? 0) >= daily
+        ? [{ by: 'daily' as const, waitMs: untilTomorrow(now) }]
+        : []),
     ];
   }
 
-  #standings(rates: readonly Counted[], { daily }: CallerLimits, now: number): Standing[] {
-    const standings = rates.map(({ name, key, rate }): Standing => {
-      const fullAt = this.#fullAt.get(key) ?? 0;
-      return {
-        name,
-        quota: rate.amount,
-        window: rate.window,
-        remaining: remainingOf(fullAt, rate, now),
-        resetS: Math.max(0, Math.ceil((fullAt - now) / 1000)),
-      };
-    });
-    if (daily !== undefined) {
-      const resetS = Math.ceil(untilTomorrow(now) / 1000);
-      const remaining = Math.max(0, daily - this.#calls);
-      standings.push({ name: 'daily', quota: daily, window: DAY_MS / 1000, remaining, resetS });
+  /** The state of a rate with what is held of it. */
+  #reached(key: string, rate: Rate, now: number): number {
+    const held = this.#held.get(key) ?? 0;
+    return settled(this.#fullAt.get(key) ?? 0, rate, now) + held * intervalOf(rate);
+  }
+
+  #hasRoomFor(rates: readonly Counted[]): boolean {
+    const onlyHeld = [...this.#held.keys()].filter((key) => !this.#fullAt.has(key)).length;
+    const fresh = rates.filter(({ key }) => !this.#fullAt.has(key) && !this.#held.has(key)).length;
+    return this.#fullAt.size + onlyHeld + fresh <= MAX_KEYS;
+  }
+
+  #letGo(asked: Asked, limits: CallerLimits): void {
+    for (const key of heldKeys(asked, limits)) {
+      const held = (this.#held.get(key) ?? 0) - 1;
+      if (held > 0) this.#held.set(key, held);
+      else this.#held.delete(key);
     }
-    return standings;
   }
 
   #settle(key: string, rate: Rate, now: number): void {
@@ -157,19 +198,27 @@ export class Ledger {
 }
 
 interface Counted {
-  readonly name: 'principal' | 'session' | 'server';
+  readonly name: 'principal' | 'session';
   readonly key: string;
   readonly rate: Rate;
 }
 
-function ratesOf({ session, server, counted }: Asked, limits: CallerLimits): Counted[] {
+function ratesOf({ session, counted }: Asked, { perPrincipal, perSession }: CallerLimits): Counted[] {
+  if (counted) return [];
   const rates: Counted[] = [];
-  const { perPrincipal, perSession, perServer } = limits;
-  if (perPrincipal && !counted) rates.push({ name: 'principal', key: 'principal', rate: perPrincipal });
-  if (perSession && session !== null && !counted)
-    rates.push({ name: 'session', key: `session ${session}`, rate: perSession });
-  if (perServer && server !== null) rates.push({ name: 'server', key: `server ${server}`, rate: perServer });
+  if (perPrincipal) rates.push({ name: 'principal', key: 'principal', rate: perPrincipal });
+  if (perSession && session !== null) rates.push({ name: 'session', key: `session ${session}`, rate: perSession });
   return rates;
 }
+
+/** Calls are held under this key. */
+const CALLS = 'calls';
+
+const heldKeys = (asked: Asked, limits: CallerLimits): string[] => [
+  ...ratesOf(asked, limits).map(({ key }) => key),
+  ...(isCall(asked) ? [CALLS] : []),
+];
+
+const isCall = (asked: Asked): asked is Asked & { readonly call: string } => asked.call !== null && !asked.counted;
 
 const untilTomorrow = (now: number): number => DAY_MS - (now % DAY_MS);

@@ -2,7 +2,8 @@
  * Owns how limits hold at the edge: a request is let through by its principal's Limiter object or answered 429, and a call
  * keeps its slot while it runs.
  *
- * One hop to an object where limits are configured, none where they are not. The slot of a call whose client left before
+ * One hop to an object where limits are configured (and from it one to the server's, where that has one), none where they are
+ * not. The slot of a call whose client left before
  * 2026-07-28 is given back when its lease ends: the call goes on at its server, and leaving would be a way around the limit.
  */
 import { MoorageError } from '../../shared/errors.ts';
@@ -13,7 +14,7 @@ import type { Env } from '../env.ts';
 import { addressOf } from './address.ts';
 import { LEASE_MS, type LimitName, type Standing } from './ledger.ts';
 import { addressLimiterOf, limiterOf } from './object.ts';
-import { limitsOf } from './settings.ts';
+import { limitsOf, serverRateOf } from './settings.ts';
 import { holding, type Slot } from './slot.ts';
 
 /** Longer than any id of ours. */
@@ -25,8 +26,8 @@ export interface Counted {
   readonly env: Env;
   readonly principal: Principal;
   readonly request: Request;
-  /** Absent at `/mcp`. */
-  readonly server?: string;
+  /** The server that it goes to. Absent at `/mcp`, and where it will not get there. */
+  readonly server?: string | undefined;
   /** It came by way of `/mcp`, where it was counted for its principal. */
   readonly counted?: boolean;
   readonly waitUntil: (promise: Promise<unknown>) => void;
@@ -42,11 +43,17 @@ export async function limited(
   serve: () => Promise<Response>,
 ): Promise<Response> {
   if (!concerns(counted)) return await serve();
-  const { env, principal, server = null } = counted;
+  const { env, principal } = counted;
   const request = message !== null && isRequest(message) ? message : null;
   const call = request && CALLS.test(request.method) && !counted.counted ? crypto.randomUUID() : null;
   const limiter = limiterOf(env, principal.subject);
-  const taken = await limiter.take({ server, session: sessionOf(counted), counted: counted.counted ?? false, call });
+  const asked = {
+    server: limitedServer(counted),
+    session: sessionOf(counted),
+    counted: counted.counted ?? false,
+    call,
+  };
+  const taken = await limiter.take(asked, principal.subject);
   if (!taken.allowed) throw tooMuch(taken.by, taken.waitMs, taken.standings);
   if (call === null || limitsOf(env).concurrent === undefined) return told(await serve(), taken.standings);
   const timer = setInterval(() => counted.waitUntil(limiter.renew(call).catch(() => undefined)), LEASE_MS / 3);
@@ -88,16 +95,21 @@ function sessionOf({ request }: Counted): string | null {
   return session !== null && session.length <= MAX_SESSION_LENGTH ? session : null;
 }
 
-function concerns({ env, server, counted }: Counted): boolean {
-  const { perPrincipal, perSession, perServer, concurrent, daily } = limitsOf(env);
-  if (server !== undefined && perServer) return true;
-  return !counted && [perPrincipal, perSession, concurrent, daily].some((limit) => limit !== undefined);
+/** The server whose own limit counts. */
+function limitedServer({ env, server }: Counted): string | null {
+  return server !== undefined && serverRateOf(limitsOf(env), server) ? server : null;
+}
+
+function concerns(counted: Counted): boolean {
+  const { perPrincipal, perSession, concurrent, daily } = limitsOf(counted.env);
+  if (limitedServer(counted) !== null) return true;
+  return !counted.counted && [perPrincipal, perSession, concurrent, daily].some((limit) => limit !== undefined);
 }
 
 const ADVICE: Readonly<Record<LimitName, string>> = {
   principal: 'You send more requests than you may',
   session: 'This session sends more requests than it may',
-  server: 'You send more requests to this server than you may',
+  server: 'All callers together send more requests to this server than it may get, and you have had your share',
   concurrent: 'As many of your calls run as may run at the same time',
   daily: 'You have made as many calls as you may in a day',
   ip: 'More requests come from your address than may',
@@ -127,6 +139,7 @@ function told(response: Response, standings: readonly Standing[]): Response {
   const fields = Object.entries(fieldsOf(standings));
   if (fields.length === 0) return response;
   const headers = new Headers(response.headers);
-  for (const [name, value] of fields) headers.set(name, value);
+  // Of an answer by way of `/mcp` the server's own standing is there already: fields are lists.
+  for (const [name, value] of fields) headers.append(name, value);
   return new Response(response.body, { status: response.status, headers });
 }

@@ -38,7 +38,8 @@ export async function openSse(exchange: Exchange): Promise<Response> {
     if (!accepts(request.headers.get('accept'), ['text/event-stream'])) {
       throw new MoorageError('not_acceptable', 'This is a stream of text/event-stream: Accept must list it.');
     }
-    return await limited(exchange, null, async () => {
+    // The server hears of it by what the stream carries, which is counted then.
+    return await limited({ ...exchange, server: undefined }, null, async () => {
       checkServer(exchange);
       if (!Object.hasOwn(edgeServers, server)) {
         const found = await directoryOf(env).resolve(server);

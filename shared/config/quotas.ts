@@ -17,28 +17,40 @@ const sustained = z.string().regex(SHAPE, 'write a rate such as "600/m" (s, m, h
 /** As a rate is told to the edge: read already. */
 const read = z.strictObject({ amount: z.number().positive(), window: z.number().positive(), burst });
 
-const rate = z
-  .union([sustained, z.strictObject({ rate: sustained, burst: burst.optional() }), read], {
-    error: 'write a rate such as "600/m", or { "rate": "600/m", "burst": 50 }',
-  })
-  .transform((given): Rate => {
-    if (typeof given === 'object' && 'amount' in given) return given;
-    const { rate: text, burst: wanted } = typeof given === 'string' ? { rate: given, burst: undefined } : given;
-    const [, digits, unit] = SHAPE.exec(text) ?? [];
-    const amount = Number(digits);
-    return { amount, window: SECONDS[unit as keyof typeof SECONDS], burst: wanted ?? defaultBurst(amount) };
-  });
+const rateWith = (leastBurst: number) =>
+  z
+    .union([sustained, z.strictObject({ rate: sustained, burst: burst.optional() }), read], {
+      error: 'write a rate such as "600/m", or { "rate": "600/m", "burst": 50 }',
+    })
+    .transform((given): Rate => {
+      if (typeof given === 'object' && 'amount' in given) return given;
+      const { rate: text, burst: wanted } = typeof given === 'string' ? { rate: given, burst: undefined } : given;
+      const [, digits, unit] = SHAPE.exec(text) ?? [];
+      const amount = Number(digits);
+      return {
+        amount,
+        window: SECONDS[unit as keyof typeof SECONDS],
+        burst: wanted ?? defaultBurst(amount, leastBurst),
+      };
+    });
 
-/** A tenth of the window's amount: a client that connects asks for half a dozen lists at once. */
-const defaultBurst = (amount: number): number => Math.min(amount, Math.max(10, Math.ceil(amount / 10)));
+/** A tenth of the window's amount, and no less than a client needs that connects: it asks for half a dozen lists at once. */
+const defaultBurst = (amount: number, least: number): number =>
+  Math.min(amount, Math.max(least, Math.ceil(amount / 10)));
+
+const rate = rateWith(10);
+/** Of a burst that all callers share, one of them has half. */
+const sharedRate = rateWith(20);
 
 export const callerLimits = z
   .strictObject({
     /** Everything that one principal sends, in all its sessions. */
     perPrincipal: rate.optional(),
     perSession: rate.optional(),
-    /** One principal at one server. */
-    perServer: rate.optional(),
+    /** Each server, from all principals together. */
+    perServer: sharedRate.optional(),
+    /** The same for servers by their names, in the place of `perServer`. */
+    servers: z.record(z.string(), sharedRate).optional(),
     /** One address, before anybody is authenticated. */
     perIp: rate.optional(),
     /** Calls of one principal that run at the same time. */

@@ -97,6 +97,8 @@ export class ScriptedOrigin {
     const server = createServer((request, response) => {
       void this.#serve(request, response);
     });
+    // As the agent's: a connection that is closed while the edge takes it up again loses a call.
+    server.keepAliveTimeout = 75_000;
     this.#server = server;
     await new Promise<void>((resolve) => server.listen(this.socketPath, resolve));
   }
