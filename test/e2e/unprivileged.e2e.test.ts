@@ -17,7 +17,7 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
-import { afterAll, beforeAll, describe, expect, inject, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, inject, onTestFinished, test } from 'vitest';
 import { processStart } from '../../origin/vm/pid.ts';
 import { connect, moorageUp, qemuPid, type Running, type User } from '../support/moorage.ts';
 import { hasNamespaces, NOBODY, otherUser } from '../support/other-user.ts';
@@ -111,9 +111,16 @@ describe.skipIf(!inject('guests') || typeof user === 'string')('without root', (
     const session = await connect(moorage.url, 'guest');
     await session.text('do', { action: 'count' });
     const pid = qemuPid(state, 'guest');
+    // It can do nothing of itself: not even see that nobody holds its sockets any more.
+    process.kill(pid, 'SIGSTOP');
+    onTestFinished(() => {
+      if (processStart(pid) !== undefined) process.kill(pid, 'SIGKILL');
+    });
     await moorage.kill();
     while (processStart(pid) !== undefined) await new Promise((resolve) => setTimeout(resolve, 20));
     await session.close();
+    // Ends the edge that was left behind.
+    moorage = await moorageUp(join(home, 'project'), { user: nobody });
   });
 
   test('a start on a host that lacks QEMU says how to install it, and once what plain processes cost', async () => {
