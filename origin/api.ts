@@ -134,7 +134,7 @@ function resume({ journal }: ApiOptions, grant: Grant, request: IncomingMessage,
 const isPrimed = (request: IncomingMessage) => takesPriming(request.headers[REVISION_HEADER]?.toString());
 
 async function pass(
-  { sessions, journal }: ApiOptions,
+  { sessions, journal, lanes }: ApiOptions,
   definition: ServerDefinition,
   grant: Grant,
   message: JsonRpcMessage,
@@ -153,7 +153,7 @@ async function pass(
     preferStream: request.headers[PREFER_HEADER] === 'stream',
   };
   if (message.method !== 'initialize') {
-    await passCall({ sessions, journal }, definition, grant, message, options, response);
+    await passCall({ sessions, journal, lanes }, definition, grant, message, options, response);
     return;
   }
   const answer = new Answer(response, message.id, options);
@@ -167,7 +167,7 @@ async function pass(
 
 /** The session's process must hear before there is an answer: a session that is lost can be opened again until then. */
 async function passCall(
-  { sessions, journal }: Pick<ApiOptions, 'sessions' | 'journal'>,
+  { sessions, journal, lanes }: Pick<ApiOptions, 'sessions' | 'journal' | 'lanes'>,
   definition: ServerDefinition,
   grant: Grant,
   message: JsonRpcRequest,
@@ -176,6 +176,7 @@ async function passCall(
 ): Promise<void> {
   try {
     const { peer } = await sessions.get(grant.session, definition, options.wake);
+    lanes.reached(definition);
     if (peer.listsChanged) response.setHeader(LISTS_HEADER, 'changed');
     const resumable = () => journal.begin(grant.session, message);
     peer.request(grant.session, message, new Answer(response, message.id, { ...options, resumable }));

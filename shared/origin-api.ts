@@ -14,6 +14,7 @@
  * `initialize` once the process has answered all of them; nobody's message passes them, and however many restore the
  * same session at once, each request reaches the process once.
  * With `Moorage-Wake: no` a request, of either era, is also `session_unknown` where its process sleeps: it is not worth waking it.
+ * A `subscriptions/listen` with it is acknowledged there as it stands, and reaches the process when a request has it run next.
  * `route_stale` (409) means: this server or machine is not at this origin; ask the Directory again.
  * `stream_unknown` (404) means: no such stream of this session is kept here (any more).
  * Closing the connection never cancels a call (a disconnect is no cancellation before 2026-07-28).

@@ -8,6 +8,7 @@ import { MoorageError, toMoorageError } from '../../shared/errors.ts';
 import { parseExactly } from '../../shared/exact-json.ts';
 import { failure, isResponse, type JsonRpcMessage, type JsonRpcRequest } from '../../shared/jsonrpc.ts';
 import { KEEP_ALIVE_LINE, KEEP_ALIVE_MS, MAX_MESSAGE_BYTES } from '../../shared/origin-api.ts';
+import { eventsOf, isStream } from '../events-of.ts';
 import { readBounded } from '../read-message.ts';
 import { respondError, STREAM_HEADERS } from '../respond.ts';
 import { eventOf, idOf, messageOf, type PassedEvent, SseScanner } from '../sse.ts';
@@ -83,21 +84,6 @@ function streamOf(
   });
 }
 
-/** Events of an answer; JSON counts as one. */
-async function* eventsOf(response: Response): AsyncGenerator<PassedEvent> {
-  if (!isStream(response) || !response.body) {
-    const bytes = await readBounded(response, MAX_MESSAGE_BYTES);
-    yield { parts: [new TextEncoder().encode('data: '), bytes], bytes: bytes.byteLength };
-    return;
-  }
-  const scanner = new SseScanner();
-  for await (const chunk of response.body as ReadableStream<Uint8Array>) {
-    yield* scanner.push(chunk);
-    if (scanner.held > 2 * MAX_MESSAGE_BYTES)
-      throw new MoorageError('server_failed', 'The server sent a message that is too large.');
-  }
-}
-
 /** An event with another message in it; its `id` and `retry` lines stay where a client can come back by them. */
 function withLines(passed: PassedEvent, message: JsonRpcMessage, rename?: Rename): Uint8Array {
   const event = eventOf(message);
@@ -136,8 +122,6 @@ export function restFrom(rest: Response, translate: Translate, rename: Rename): 
   });
   return new Response(rest.body.pipeThrough(passing), { headers: STREAM_HEADERS });
 }
-
-const isStream = (response: Response) => (response.headers.get('content-type') ?? '').startsWith('text/event-stream');
 
 async function jsonOf(response: Response): Promise<JsonRpcMessage> {
   const bytes = await readBounded(response, MAX_MESSAGE_BYTES);

@@ -8,19 +8,18 @@
 import { edgeServers } from 'moorage:edge-servers';
 import { MoorageError } from '../../shared/errors.ts';
 import type { JsonRpcMessage, JsonRpcRequest } from '../../shared/jsonrpc.ts';
-import { KEEP_ALIVE_MS } from '../../shared/origin-api.ts';
-import { isRecord, META } from '../../shared/rev-2026-07-28.ts';
-import type { ListNews } from '../directory/listeners.ts';
+import { isRecord } from '../../shared/rev-2026-07-28.ts';
 import { joinDirectory } from '../directory/object.ts';
 import { KINDS } from '../discovery/question.ts';
+import { messagesIn } from '../events-of.ts';
 import { heldOpen } from '../modern/hold.ts';
-import { STREAM_HEADERS } from '../respond.ts';
-import { eventOf, messageOf, SseScanner } from '../sse.ts';
+import { LISTEN_BEAT_MS, listMember, subscribed } from '../modern/subscription.ts';
 import { shownOf, type Viewer } from './find.ts';
 import type { UriNames } from './names.ts';
 import { fromServer } from './rewrite.ts';
 
-const ACKNOWLEDGED = 'notifications/subscriptions/acknowledged';
+/** So long, in milliseconds, servers are waited for: one that boots is heard when it is there. */
+const ACKNOWLEDGED_WITHIN_MS = 5000;
 
 export interface ListenOptions {
   readonly viewer: Viewer;
@@ -28,58 +27,44 @@ export interface ListenOptions {
   readonly servers: readonly string[];
   readonly uris: UriNames;
   /** A request to a server's own endpoint. */
-  readonly send: (server: string, inner: JsonRpcRequest) => Promise<Response>;
+  readonly send: (server: string, inner: JsonRpcRequest, signal: AbortSignal) => Promise<Response>;
   /** Aborted when the client leaves. */
   readonly leaving: AbortController;
 }
 
-/** The stream; its own acknowledgement comes first, the servers' are theirs. @throws MoorageError. */
+/** The stream; its own acknowledgement comes first, once the servers have given theirs. @throws MoorageError. */
 export async function listenToAll(options: ListenOptions): Promise<Response> {
-  const { viewer, request, uris, send, leaving } = options;
+  const { request, leaving } = options;
   const filter = request.params?.notifications;
   if (!isRecord(filter)) throw new MoorageError('invalid_params', '"notifications" must say what to listen for.');
-  const kinds = KINDS.filter((kind) => filter[`${kind}ListChanged`] === true);
-  const directory = kinds.length > 0 ? await joinDirectory(viewer.env, viewer.principal.subject) : undefined;
-  const _meta = { [META.subscriptionId]: request.id };
-  const followed = new Set<ReadableStreamDefaultReader<Uint8Array>>();
-  let open = true;
-  const body = new ReadableStream<Uint8Array>({
-    start(controller) {
-      const write = (message: JsonRpcMessage) => {
-        if (open) controller.enqueue(eventOf(message));
-      };
-      write({ jsonrpc: '2.0', method: ACKNOWLEDGED, params: { _meta, notifications: filter } });
-      directory?.addEventListener('message', ({ data }) => {
-        const news = JSON.parse(String(data)) as ListNews;
-        if (shownOf(viewer, [news.server]).length === 0) return;
-        for (const kind of kinds.filter((each) => news.kinds.includes(each))) {
-          write({ jsonrpc: '2.0', method: `notifications/${kind}/list_changed`, params: { _meta } });
-        }
-      });
-      // Its end ends the stream in order, and the client listens anew.
-      directory?.addEventListener('close', () => {
-        if (!open) return;
-        write({ jsonrpc: '2.0', id: request.id, result: { resultType: 'complete', _meta } });
-        open = false;
-        controller.close();
-        for (const reader of followed) void reader.cancel();
-      });
-      for (const member of membersOf(options, filter)) {
-        void follow(send(member.server, member.request), followed, (message) => {
-          // Its acknowledgement was ours to give, and its end is not the end of the others.
-          if ('method' in message && message.method !== ACKNOWLEDGED) write(fromServer(member.server, message, uris));
-        });
+  return await heldOpen(opened(options, filter), { id: request.id, beatMs: LISTEN_BEAT_MS, leaving });
+}
+
+async function opened(options: ListenOptions, filter: Readonly<Record<string, unknown>>): Promise<Response> {
+  const { viewer, request, uris, send, leaving } = options;
+  const lists = KINDS.some((kind) => filter[listMember(kind)] === true);
+  const directory = lists ? await joinDirectory(viewer.env, viewer.principal.subject) : undefined;
+  const ending = new AbortController();
+  const signal = AbortSignal.any([leaving.signal, ending.signal]);
+  const members = membersOf(options, filter).map(({ server, request: own }) => ({
+    server,
+    messages: acknowledged(send(server, own, signal)),
+  }));
+  const slow = new Promise((resolve) => setTimeout(resolve, ACKNOWLEDGED_WITHIN_MS));
+  await Promise.race([Promise.all(members.map(({ messages }) => messages)), slow]);
+  return subscribed({
+    id: request.id,
+    notifications: filter,
+    directory,
+    concerns: ({ server }) => shownOf(viewer, [server]).length > 0,
+    follow: (say) => {
+      for (const { server, messages } of members) {
+        void follow(messages, (message) => say(fromServer(server, message, uris)));
       }
+      return () => ending.abort();
     },
-    cancel: () => leaving.abort(),
+    leaving,
   });
-  const leave = () => {
-    open = false;
-    directory?.close(1000, 'the client left');
-  };
-  leaving.signal.addEventListener('abort', leave, { once: true });
-  const opened = Promise.resolve(new Response(body, { headers: STREAM_HEADERS }));
-  return await heldOpen(opened, { id: request.id, beatMs: KEEP_ALIVE_MS, leaving });
 }
 
 /** What is listened for at servers themselves. */
@@ -100,23 +85,26 @@ function membersOf(
   });
 }
 
-/** Hands on each message of a stream until it ends; one that breaks takes nothing else along. */
+/** The messages of a server's stream after its acknowledgement, which was ours to give; undefined where there are none. */
+async function acknowledged(opening: Promise<Response>): Promise<AsyncGenerator<JsonRpcMessage> | undefined> {
+  try {
+    const messages = messagesIn(await opening);
+    await messages.next();
+    return messages;
+  } catch {
+    // A server that cannot be listened to takes nothing else along.
+    return undefined;
+  }
+}
+
+/** Hands on each message of a stream until it ends, which is not the end of the others. */
 async function follow(
-  opening: Promise<Response>,
-  followed: Set<ReadableStreamDefaultReader<Uint8Array>>,
+  opened: Promise<AsyncGenerator<JsonRpcMessage> | undefined>,
   hear: (message: JsonRpcMessage) => void,
 ): Promise<void> {
-  const response = await opening.catch(() => undefined);
-  const reader = response?.body?.getReader();
-  if (!reader) return;
-  followed.add(reader);
-  const scanner = new SseScanner();
-  const next = () => reader.read().catch(() => ({ done: true, value: undefined }) as const);
-  for (let part = await next(); !part.done && part.value; part = await next()) {
-    for (const event of scanner.push(part.value as Uint8Array)) {
-      const message = messageOf(event);
-      if (message) hear(message);
-    }
+  try {
+    for await (const message of (await opened) ?? []) if ('method' in message) hear(message);
+  } catch {
+    // It broke: the others go on.
   }
-  followed.delete(reader);
 }

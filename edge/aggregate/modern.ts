@@ -19,6 +19,7 @@ import { hinted } from '../discovery/hints.ts';
 import { aggregateSettingsOf } from '../env.ts';
 import { checkModern } from '../modern/classify.ts';
 import { heldOpen } from '../modern/hold.ts';
+import { LISTEN } from '../modern/subscription.ts';
 import { answerFrom, resultResponse } from './answer.ts';
 import { CAPABILITIES, findServer, INSTRUCTIONS, SERVER_INFO, serversOf } from './find.ts';
 import { listenToAll } from './listen.ts';
@@ -55,8 +56,8 @@ export async function serveAggregateModern(exchange: AggregateExchange, message:
   const { tools } = aggregateSettingsOf(env);
   const leaving = new AbortController();
   http.signal.addEventListener('abort', () => leaving.abort());
-  const send = (server: string, inner: JsonRpcRequest) =>
-    exchange.inner(server, memberRequest(inner, http.headers, leaving.signal));
+  const send = (server: string, inner: JsonRpcRequest, signal = leaving.signal) =>
+    exchange.inner(server, memberRequest(inner, http.headers, signal));
   const page = (method: string) => async (server: string, cursor: string | undefined) => {
     const { cursor: _ours, ...params } = request.params ?? {};
     const listing: JsonRpcRequest = {
@@ -69,7 +70,7 @@ export async function serveAggregateModern(exchange: AggregateExchange, message:
   };
   const hold = (answer: Promise<Response>) => heldOpen(answer, { id: request.id, beatMs: BEAT_MS, leaving });
   const { method } = request;
-  if (method === 'subscriptions/listen') {
+  if (method === LISTEN) {
     return await listenToAll({ viewer: exchange, request, servers, uris, send, leaving });
   }
   if (isListMethod(method)) {

@@ -20,7 +20,7 @@ import { type Enrolled, EnrolledOrigins, type Invited } from '../enrolment/origi
 import { type Env, originsOf } from '../env.ts';
 import type { Definition } from '../pins/definition.ts';
 import { type Observed, Pins, type Standing } from '../pins/pins.ts';
-import { Listeners, PRINCIPAL_HEADER } from './listeners.ts';
+import { LISTENER_HEADER, type Listener, Listeners } from './listeners.ts';
 import { decideAnnouncement, type OriginRoute, type Refusal, type Route } from './route.ts';
 
 export class Directory extends DurableObject<Env> {
@@ -67,6 +67,9 @@ export class Directory extends DurableObject<Env> {
 
   /** An origin that is forgotten holds no names and no copies. */
   revoke(id: string): boolean {
+    for (const { server, origin } of this.#routes()) {
+      if (origin === id) this.#listeners.tell({ server, kinds: [], revoked: true }, '');
+    }
     this.announce(id, []);
     return this.#origins.revoke(id);
   }
@@ -162,6 +165,10 @@ export class Directory extends DurableObject<Env> {
     if (!route) return;
     const whose = this.#copies.reconcile(view, route.deployment, kind, listed, route.discovery, at, Date.now());
     this.#tell(view.server, kind, whose);
+    if (whose !== null || at === null || !listed) return;
+    // A word that changes nothing here: who hears it may know what the process listed before that.
+    const own = listed.own || route.discovery.copies === 'principal';
+    this.#listeners.tell({ server: view.server, kinds: [kind], unchanged: true }, own ? view.principal : '');
   }
 
   /** A WebSocket that hears when lists change. */
@@ -246,11 +253,14 @@ export class Directory extends DurableObject<Env> {
 export const directoryOf = (env: Env): DurableObjectStub<Directory> =>
   env.DIRECTORY.get(env.DIRECTORY.idFromName('directory'));
 
-/** A WebSocket that hears `ListNews` as JSON. @throws MoorageError `overloaded`. */
-export async function joinDirectory(env: Env, principal: string): Promise<WebSocket> {
-  const headers = new Headers({ upgrade: 'websocket', [PRINCIPAL_HEADER]: encodeURIComponent(principal) });
+/**
+ * A WebSocket that hears `ListNews` as JSON, of one server or of all. Nothing is lost before it is accepted, which is for
+ * whoever hears it. @throws MoorageError `overloaded`.
+ */
+export async function joinDirectory(env: Env, principal: string, server: string | null = null): Promise<WebSocket> {
+  const listener = JSON.stringify({ principal, server } satisfies Listener);
+  const headers = new Headers({ upgrade: 'websocket', [LISTENER_HEADER]: encodeURIComponent(listener) });
   const { webSocket } = await directoryOf(env).fetch('http://directory/', { headers });
   if (!webSocket) throw new MoorageError('overloaded', 'Too many streams are open here. Close some first.');
-  webSocket.accept();
   return webSocket;
 }

@@ -6,7 +6,7 @@
  * Bounds: a few seconds, a few pages. A doubt that cannot be settled leaves no copy.
  */
 import { parseExactly } from '../../shared/exact-json.ts';
-import type { JsonRpcResponse } from '../../shared/jsonrpc.ts';
+import type { JsonRpcResponse, RequestId } from '../../shared/jsonrpc.ts';
 import { ERA_HEADER, LISTS_HEADER, MAX_MESSAGE_BYTES, WAKE_HEADER } from '../../shared/origin-api.ts';
 import { directoryOf } from '../directory/object.ts';
 import type { Env } from '../env.ts';
@@ -80,7 +80,7 @@ async function listedNow(env: Env, kind: Kind, reach: Reach): Promise<{ pages: L
 }
 
 /** The response to request `id` in an origin's answer, JSON or a stream; undefined when there is none. */
-export async function answerIn(response: Response, id: string): Promise<JsonRpcResponse | undefined> {
+export async function answerIn(response: Response, id: RequestId): Promise<JsonRpcResponse | undefined> {
   const bytes = await readBounded(response, MAX_MESSAGE_BYTES);
   if (!response.headers.get('content-type')?.startsWith('text/event-stream')) {
     return parseExactly(new TextDecoder().decode(bytes)) as JsonRpcResponse;

@@ -23,7 +23,7 @@ export interface CarriedRequest {
   readonly env: Env;
   readonly holder: LaneHolder;
   readonly request: JsonRpcRequest;
-  readonly bytes: Uint8Array<ArrayBuffer>;
+  readonly bytes: Uint8Array;
   /** The client's headers, of which only `Mcp-Param-*` travel on. */
   readonly headers: Headers;
   /** Aborted when the client leaves. */

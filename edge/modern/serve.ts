@@ -4,7 +4,6 @@
  */
 import { edgeServers } from 'moorage:edge-servers';
 import { isNotification } from '../../shared/jsonrpc.ts';
-import { KEEP_ALIVE_MS } from '../../shared/origin-api.ts';
 import { answerModernAtEdge } from '../edge-servers/modern.ts';
 import { sessionKeyOf } from '../env.ts';
 import { isPinned } from '../guard/settings.ts';
@@ -15,6 +14,8 @@ import type { ReadMessage } from '../read-message.ts';
 import { carryModern, carryNotification } from './carry.ts';
 import { checkModern } from './classify.ts';
 import { heldOpen } from './hold.ts';
+import { listenModern } from './listen.ts';
+import { LISTEN, LISTEN_BEAT_MS } from './subscription.ts';
 
 /** A call whose client has gone is cancelled after about twice this time, in milliseconds. */
 const NOTICE_WITHIN_MS = 2000;
@@ -38,14 +39,18 @@ export async function serveModern(exchange: Exchange, { message, bytes }: ReadMe
   const { signal } = leaving;
   const answer = async () => {
     if (!factory) {
-      const answered = await carryModern({ env, holder, request, bytes, headers: http.headers, signal, waitUntil });
-      if (request.method !== 'subscriptions/listen' || exchange.counted || !isPinned(env, server)) return answered;
+      const carried = { env, holder, request, bytes, headers: http.headers, signal, waitUntil };
+      if (request.method !== LISTEN) return await carryModern(carried);
+      const listening = await listenModern(carried, leaving);
+      if (listening) return listening;
+      const answered = await carryModern(carried);
+      if (exchange.counted || !isPinned(env, server)) return answered;
       const concerns = (changed: string) => changed === server;
       return await hearingAcceptance(answered, { env, principal, concerns, listen: request });
     }
     const context = { server, session: lane, principal };
     return await answerModernAtEdge({ env, factory, context, request, envelope, http, signal, waitUntil });
   };
-  const beatMs = request.method === 'subscriptions/listen' ? KEEP_ALIVE_MS : NOTICE_WITHIN_MS;
+  const beatMs = request.method === LISTEN ? LISTEN_BEAT_MS : NOTICE_WITHIN_MS;
   return await heldOpen(answer(), { id: request.id, beatMs, leaving });
 }

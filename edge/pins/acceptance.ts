@@ -72,6 +72,7 @@ function merged(
       };
       socket.addEventListener('close', lost);
       socket.addEventListener('error', lost);
+      socket.accept();
     },
     async pull(controller) {
       for (;;) {

@@ -4,14 +4,19 @@
  * A *lane* is the stable key of principal and server that the edge puts into the grant. A server that speaks 2026-07-28
  * gets every request as it came, all lanes on one channel (one per lane with `process: "session"`); one that has sessions
  * gets a virtual one (`lane/`). A lane needs no opening and is never lost: what ended is replaced at the next request.
+ *
+ * A `subscriptions/listen` that shall wake nobody and whose process does not run is parked until somebody's request reaches
+ * that process: before the request where both are of one lane, so that what it changes is heard.
  */
 import { MoorageError } from '../../shared/errors.ts';
 import type { JsonRpcMessage, JsonRpcRequest, JsonRpcResponse } from '../../shared/jsonrpc.ts';
 import { type Envelope, parseEnvelope } from '../../shared/rev-2026-07-28.ts';
 import { isHttpDefinition, type ServerDefinition } from '../server.ts';
+import { LISTEN } from './correlate-modern.ts';
 import type { Era, Eras } from './eras.ts';
 import { type ListChanged, ListWatch } from './lane/list-watch.ts';
 import { ParameterCheck } from './lane/parameter-check.ts';
+import { ParkedListens } from './lane/parked-listens.ts';
 import type { VirtualSessions } from './lane/virtual-sessions.ts';
 import type { ModernPeers } from './modern-peers.ts';
 import type { CallSink, SessionPeer } from './peer.ts';
@@ -42,6 +47,7 @@ export class Lanes {
   readonly #virtual: VirtualSessions;
   readonly #watch: ListWatch;
   readonly #parameters = new ParameterCheck();
+  readonly #parked = new ParkedListens();
 
   constructor(options: { peers: ModernPeers; eras: Eras; virtual: VirtualSessions; changed: ListChanged }) {
     this.#watch = new ListWatch(options.changed);
@@ -56,7 +62,9 @@ export class Lanes {
    */
   async request(arrival: Omit<Arrival, 'envelope'>, sink: CallSink): Promise<void> {
     const enveloped = { ...arrival, envelope: parseEnvelope(arrival.message.params) };
-    if (!arrival.wake && !this.#isAwake(enveloped)) {
+    if (!arrival.wake && arrival.message.method === LISTEN) {
+      if (!this.#runs(enveloped)) return this.#parked.park(enveloped, sink);
+    } else if (!arrival.wake && !this.#isAwake(enveloped)) {
       throw new MoorageError('session_unknown', 'No process of this lane is awake.');
     }
     const era = await this.#eras.of(arrival.definition);
@@ -67,7 +75,37 @@ export class Lanes {
           this.#ask({ ...enveloped, message, signal }, era),
         );
     if (mismatch) throw mismatch;
+    await this.#unpark(arrival.definition, enveloped);
     await this.#dispatch(enveloped, sink, era);
+    // Those that came while the process was being reached.
+    void this.#unpark(arrival.definition, enveloped);
+  }
+
+  /** A request of a client with a session has reached the server's process. */
+  reached(definition: ServerDefinition): void {
+    void this.#unpark(definition, null);
+  }
+
+  /** Passes on what waits for the process that a request reaches. Resolves when those of its own lane are. */
+  async #unpark(definition: ServerDefinition, by: Arrival | null): Promise<void> {
+    if (!this.#parked.has(definition)) return;
+    const era = await this.#eras.of(definition).catch(() => undefined);
+    if (era === undefined) return;
+    const meets = (arrival: Arrival) => {
+      if (era === 'legacy') return this.#virtual.meets(arrival, by);
+      return definition.entry.process !== 'session' || arrival.sender.lane === by?.sender.lane;
+    };
+    const passing = this.#parked.take(definition, meets).map(({ arrival, sink }) => ({
+      lane: arrival.sender.lane,
+      passed: this.#dispatch({ ...arrival, definition }, sink, era).catch((thrown) => sink.fail(asError(thrown))),
+    }));
+    await Promise.all(passing.filter(({ lane }) => lane === by?.sender.lane).map(({ passed }) => passed));
+  }
+
+  /** Whether a listen can be passed on without starting or waking anything. */
+  #runs(arrival: Arrival): boolean {
+    if (isHttpDefinition(arrival.definition)) return true;
+    return this.#eras.known(arrival.definition) === 'legacy' ? this.#virtual.runs(arrival) : this.#isAwake(arrival);
   }
 
   #isAwake(arrival: Arrival): boolean {

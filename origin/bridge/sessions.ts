@@ -140,6 +140,15 @@ export class Sessions {
     return attachment;
   }
 
+  /** Whether a client that declares this would share a process, and one runs. */
+  runsShared(definition: ServerDefinition, capabilities: Readonly<Record<string, unknown>>): boolean {
+    if (!isShared(definition, capabilities)) return false;
+    const here = [...this.#entries.values()].filter(
+      ({ server, machine }) => server === definition.name && machine === definition.machine,
+    );
+    return here.some(({ peer }) => peer instanceof Peer && peer.mode === 'shared' && !peer.asleep);
+  }
+
   /** Says that a session is in use: idle ones make room for others. */
   touch(session: string): void {
     const peer = this.#entries.get(session)?.peer;
@@ -179,7 +188,8 @@ export class Sessions {
     replay: boolean,
   ): Promise<Attachment> {
     if (!this.#eras.isModernOnly(definition)) {
-      const attachment = isShared(definition, initialize)
+      const declared = initialize.params?.capabilities;
+      const attachment = isShared(definition, isRecord(declared) ? declared : {})
         ? await this.#join(session, definition, initialize)
         : await this.#own(session, definition, initialize, replay);
       const { initialized } = attachment;
@@ -326,9 +336,8 @@ export class Sessions {
 /** Written by us, and kept with a sum: only whose it is must be told. */
 const isCarried = (carried: unknown): carried is CarriedSessions => isRecord(carried) && carried.of === 'sessions';
 
-function isShared(definition: ServerDefinition, initialize: JsonRpcRequest): boolean {
-  if (definition.entry.process !== 'auto') return definition.entry.process === 'shared';
-  const capabilities = initialize.params?.capabilities;
-  const declared = capabilities !== null && typeof capabilities === 'object' ? capabilities : {};
-  return !ASKING.some((name) => name in declared);
+/** Whether a client that declares this shares a process with others. */
+export function isShared({ entry }: ServerDefinition, capabilities: Readonly<Record<string, unknown>>): boolean {
+  if (entry.process !== 'auto') return entry.process === 'shared';
+  return !ASKING.some((name) => name in capabilities);
 }

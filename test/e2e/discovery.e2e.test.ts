@@ -1,19 +1,24 @@
 /** Discovery with real parts and published clients and servers: the machine sleeps through all of it. */
-import { existsSync } from 'node:fs';
+import { cpSync, existsSync, mkdirSync } from 'node:fs';
 import { join } from 'node:path';
-import { Client, StreamableHTTPClientTransport } from '@modelcontextprotocol/client';
+import { Client, StreamableHTTPClientTransport, type Tool } from '@modelcontextprotocol/client';
 import { Client as ClientV1 } from '@modelcontextprotocol/sdk/client/index.js';
 import { StreamableHTTPClientTransport as TransportV1 } from '@modelcontextprotocol/sdk/client/streamableHttp.js';
 import { afterAll, beforeAll, describe, expect, inject, test } from 'vitest';
 import { connect, moorageUp, project, type Running } from '../support/moorage.ts';
 
+const ROOT = new URL('../..', import.meta.url).pathname;
 const npx = (spec: string) => ({ command: 'npx', args: ['-y', spec], machine: 'shared' });
 const { dir, state } = project({
   mcpServers: {
     everything: npx('@modelcontextprotocol/server-everything@2026.8.31'),
     memory: npx('@modelcontextprotocol/server-memory@2026.8.31'),
+    scripted: { command: 'node', args: ['scripted-server.mjs'], files: './scripted', machine: 'shared' },
   },
+  aggregate: { servers: ['everything', 'memory'] },
 });
+mkdirSync(join(dir, 'scripted'));
+cpSync(join(ROOT, 'test/support/scripted-server.mjs'), join(dir, 'scripted/scripted-server.mjs'));
 const isAwake = () => existsSync(join(state, 'machines', 'shared', 'qemu.pid'));
 const SERVERS = ['everything', 'memory'];
 /** What clients declare decides what servers list: 13 tools, or 14. */
@@ -82,6 +87,20 @@ describe.skipIf(!inject('guests'))('a machine that is asleep', () => {
     await client.close();
     return seen;
   };
+  const listening = async (server: string) => {
+    const heard: string[][] = [];
+    const onChanged = (_: Error | null, tools: Tool[] | null) => heard.push((tools ?? []).map(({ name }) => name));
+    const client = new Client(
+      { name: 'listening', version: '1' },
+      {
+        versionNegotiation: { mode: { pin: '2026-07-28' } },
+        // It listens right after it has connected, and lists when it hears of a change.
+        listChanged: { tools: { onChanged } },
+      },
+    );
+    await client.connect(new StreamableHTTPClientTransport(endpoint(server)));
+    return { client, heard, open: client.autoOpenedSubscription };
+  };
   const stateless = [
     ['everything', {}],
     ['memory', {}],
@@ -134,5 +153,41 @@ describe.skipIf(!inject('guests'))('a machine that is asleep', () => {
     moorage = await moorageUp(dir);
     expect((await Promise.all(DECLARED.map((declared) => visitV2('everything', declared)))).length).toBe(2);
     expect(isAwake()).toBe(false);
+  });
+
+  test('is not woken by clients that listen; the first call wakes it, and a list that grows in its process is heard', async () => {
+    const before = await listening('scripted');
+    await before.client.listTools();
+    await before.client.close();
+    await connect(moorage.url, 'scripted').then(async ({ client, close }) => client.listTools().finally(close));
+    await moorage.stop();
+    moorage = await moorageUp(dir);
+    const listeners = [await listening('scripted'), await listening('scripted')];
+    expect(listeners.map(({ open }) => open?.honoredFilter)).toEqual([
+      { toolsListChanged: true },
+      { toolsListChanged: true },
+    ]);
+    const updated: string[] = [];
+    listeners[0]?.client.setNotificationHandler('notifications/resources/updated', ({ params }) => {
+      updated.push(params.uri);
+    });
+    const uris = { resourceSubscriptions: ['test://x'] };
+    expect(await listeners[0]?.client.listen(uris)).toMatchObject({ honoredFilter: uris });
+    const session = await connect(moorage.url, 'scripted');
+    expect((await session.client.listTools()).tools).toHaveLength(1);
+    expect(isAwake(), 'by clients that listen').toBe(false);
+    const caller = await listening('scripted');
+    const act = async (args: object) => {
+      await caller.client.callTool({ name: 'do', arguments: { ...args } }, { timeout: 300_000 });
+    };
+    await act({ action: 'updated', uri: 'test://x' });
+    expect(isAwake()).toBe(true);
+    await expect.poll(() => updated).toEqual(['test://x']);
+    await act({ action: 'grow', name: 'later' });
+    for (const { heard } of [...listeners, caller]) {
+      await expect.poll(() => heard.at(-1), { timeout: 60_000 }).toEqual(['do', 'later']);
+    }
+    await Promise.all([...listeners, caller].map(({ client }) => client.close()));
+    await session.close();
   });
 });

@@ -72,13 +72,15 @@ const toolNames = async (wire: WireClient) => {
 };
 
 describe('a copy', () => {
-  test('answers 20 clients, which initialize, list, ping and leave, without a word to the origin', async () => {
+  test('answers 20 clients, which initialize, open their stream, list, ping and leave, without a word to the origin', async () => {
     const { answer, pages } = await filled();
     const arrived = await arrivedDuring(() =>
       Promise.all(
         Array.from({ length: 20 }, async () => {
           const client = await open();
           expect(client.answer).toEqual(answer);
+          const stream = new EventReader(await client.wire.get());
+          expect(await stream.block()).toBe(': connected');
           expect(await listAll(client.wire)).toEqual(pages);
           expect(await client.wire.call('ping')).toEqual({ jsonrpc: '2.0', id: 1, result: {} });
           expect((await client.wire.request('DELETE')).status).toBe(204);

@@ -1,6 +1,7 @@
 /** Discovery of the stateless era (2026-07-28) from copies: at a server's own URL and at `/mcp`. */
+import type { ServerResponse } from 'node:http';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
-import { ERA_HEADER, FAILURE_EVENT, FAILURE_HEADER, WAKE_HEADER } from '../../shared/origin-api.ts';
+import { ERA_HEADER, FAILURE_EVENT, FAILURE_HEADER, KEEP_ALIVE_MS, WAKE_HEADER } from '../../shared/origin-api.ts';
 import { EventReader, edgeUnderTest, type UnderTest } from './edge-under-test.ts';
 import { fresh, type Listing, lists } from './listing-origin.ts';
 import { type ModernOptions, postModern } from './modern-client.ts';
@@ -186,19 +187,21 @@ describe('a lane whose process was needed', () => {
   });
 });
 
+/** The process that a lane uses says that a list of its own, or of the server `of`, has changed. */
+const say = async (kind: string, { starting = false, of = server } = {}) => {
+  const [{ grant }] = edge.origin.arrived.filter((arrived) => arrived.grant.server === server) as [Arrived];
+  link.send({
+    type: 'event',
+    seq: ++seq,
+    sessions: [],
+    lane: { id: grant.session, server: of, principal: grant.principal, capabilities: {} },
+    ...(starting ? { starting } : {}),
+    message: { jsonrpc: '2.0', method: `notifications/${kind}/list_changed` },
+  });
+  expect(await link.next()).toEqual({ type: 'ack', seq });
+};
+
 describe('a list that changed, says a process that only lanes use', () => {
-  const changed = async (of = server, starting = false) => {
-    const [{ grant }] = edge.origin.arrived.filter((arrived) => arrived.grant.server === server) as [Arrived];
-    link.send({
-      type: 'event',
-      seq: ++seq,
-      sessions: [],
-      lane: { id: grant.session, server: of, principal: grant.principal, capabilities: {} },
-      ...(starting ? { starting } : {}),
-      message: { jsonrpc: '2.0', method: 'notifications/tools/list_changed' },
-    });
-    expect(await link.next()).toEqual({ type: 'ack', seq });
-  };
   const listed = async () => {
     const seen: string[] = [];
     const arrived = await arrivedDuring(async () => seen.push(...names(await ask('tools/list'))));
@@ -208,7 +211,7 @@ describe('a list that changed, says a process that only lanes use', () => {
   test('before it was called: what it lists now is the copy, though the machine sleeps then', async () => {
     await filled();
     listing.tools = ['look', 'late'];
-    await changed(server, true);
+    await say('tools', { starting: true });
     await expect.poll(listed).toEqual({ seen: ['look', 'late'], arrived: [] });
     const asked = edge.origin.arrived.at(-1);
     expect(asked?.headers).toMatchObject({ [ERA_HEADER]: 'modern', [WAKE_HEADER]: 'no' });
@@ -218,7 +221,7 @@ describe('a list that changed, says a process that only lanes use', () => {
   test('after it was called: there is no copy of its own affair, until a fresh process lists', async () => {
     await filled();
     Object.assign(listing, { tools: ['look', 'mine'], own: true });
-    await changed();
+    await say('tools');
     await expect.poll(listed).toEqual({ seen: ['look', 'mine'], arrived: ['tools/list'] });
     Object.assign(listing, fresh());
     await ask('tools/list');
@@ -228,32 +231,208 @@ describe('a list that changed, says a process that only lanes use', () => {
 
   test('and lists the same as before: nothing happened; nor when it is an origin that speaks of another’s server or lane', async () => {
     await filled();
-    await changed();
+    await say('tools');
     await expect.poll(() => edge.origin.arrived.at(-1)?.message).toMatchObject({ id: 'moorage-list-1' });
     listing.tools = ['forged'];
-    await changed('elsewhere');
+    await say('tools', { of: 'elsewhere' });
     expect(await listed()).toEqual({ seen: ['look'], arrived: [] });
   });
 });
 
-describe('a client that listens at /mcp', () => {
-  const listening = async (notifications: object) => {
-    const response = await postModern(`${edge.url}/mcp`, 'subscriptions/listen', { notifications }, { id: 'L' });
-    const reader = new EventReader(response);
-    expect(await reader.message()).toMatchObject({ method: 'notifications/subscriptions/acknowledged' });
-    return reader;
-  };
-  const changed = (kind: string) => ({
+const listen = (at: string, notifications: object) =>
+  postModern(`${edge.url}${at}/mcp`, 'subscriptions/listen', { notifications }, { id: 'L' });
+const listening = async (at: string, notifications: object, agreed = notifications) => {
+  const reader = new EventReader(await listen(at, notifications));
+  expect(await reader.message()).toEqual({
     jsonrpc: '2.0',
-    method: `notifications/${kind}/list_changed`,
-    params: { _meta: { 'io.modelcontextprotocol/subscriptionId': 'L' } },
+    method: 'notifications/subscriptions/acknowledged',
+    params: { notifications: agreed, _meta: { 'io.modelcontextprotocol/subscriptionId': 'L' } },
+  });
+  return reader;
+};
+const changed = (kind: string) => ({
+  jsonrpc: '2.0',
+  method: `notifications/${kind}/list_changed`,
+  params: { _meta: { 'io.modelcontextprotocol/subscriptionId': 'L' } },
+});
+describe('a client that listens at a server', () => {
+  const BOTH = { toolsListChanged: true, promptsListChanged: true };
+
+  test('is told what the server promises, and hears when its lists change: nobody wakes, of no other server', async () => {
+    await filled();
+    awake = false;
+    const arrived = await arrivedDuring(async () => {
+      const reader = await listening(`/${server}`, BOTH, { toolsListChanged: true });
+      const other = await listening(`/${server}`, { promptsListChanged: true }, {});
+      await link.hello([server, `${server}-more`], `epoch-of-${server}`, CACHED);
+      await link.hello([server], `epoch-of-${server}`, { ...CACHED, deployment: 'd2' });
+      expect(await reader.message()).toEqual(changed('tools'));
+      await link.hello([server], `epoch-of-${server}`, { ...CACHED, deployment: 'd3' });
+      expect(await reader.message()).toEqual(changed('tools'));
+      await Promise.all([reader.cancel(), other.cancel()]);
+    });
+    expect([arrived, awake]).toEqual([[], false]);
   });
 
+  test('listens while the origin is away', async () => {
+    await filled();
+    await edge.origin.close();
+    const reader = await listening(`/${server}`, { toolsListChanged: true });
+    await reader.cancel();
+    await edge.origin.listen();
+  });
+
+  test('hears a process that runs, also where it lists what is known: that is told here, and not at /mcp', async () => {
+    await filled();
+    const here = await listening(`/${server}`, { toolsListChanged: true });
+    const everywhere = await listening('', BOTH);
+    await say('tools', { starting: true });
+    await expect.poll(() => edge.origin.arrived.at(-1)?.message).toMatchObject({ id: 'moorage-list-1' });
+    await say('tools');
+    expect(await here.message()).toEqual(changed('tools'));
+    listing.own = true;
+    await say('tools');
+    expect(await here.message()).toEqual(changed('tools'));
+    listing.tools = ['look', 'late'];
+    await say('tools');
+    expect([await here.message(), await everywhere.message()]).toEqual([changed('tools'), changed('tools')]);
+    await link.hello([server], `epoch-after-${server}`, { ...CACHED, deployment: 'd2' });
+    expect(await here.message()).toEqual(changed('tools'));
+    expect([await everywhere.message(), await everywhere.message()]).toEqual([changed('tools'), changed('prompts')]);
+    await Promise.all([here.cancel(), everywhere.cancel()]);
+  });
+
+  test('before anybody asked what the server is: it is asked once, and its refusal is the answer', async () => {
+    const open = async () => await (await listening(`/${server}`, { toolsListChanged: true })).cancel();
+    expect(await arrivedDuring(open)).toEqual(['server/discover']);
+    await expect.poll(() => arrivedDuring(open)).toEqual([]);
+    await link.hello([server], `epoch-of-${server}`, { ...CACHED, deployment: 'd2' });
+    edge.origin.handler = (_, response) => refuse(response, 503, 'machine_failed');
+    expect(await (await listen(`/${server}`, {})).json()).toMatchObject({
+      id: 'L',
+      error: { data: { code: 'machine_failed' } },
+    });
+  });
+
+  test('hears also what changed while it was being opened', async () => {
+    const asked = Promise.withResolvers<void>();
+    const answering = Promise.withResolvers<void>();
+    edge.origin.handler = async (arrived, response) => {
+      asked.resolve();
+      await answering.promise;
+      lists(listing, arrived, response);
+    };
+    const opening = listening(`/${server}`, { toolsListChanged: true });
+    await asked.promise;
+    await link.hello([server], `epoch-of-${server}`, { ...CACHED, deployment: 'd2' });
+    answering.resolve();
+    const reader = await opening;
+    expect(await reader.message()).toEqual(changed('tools'));
+    await reader.cancel();
+  });
+
+  test.each([
+    ['where discovery is live', { toolsListChanged: true }, { copies: 'none', maxAgeS: 3600 } as const],
+    ['for what the edge does not know', { toolsListChanged: true, 'com.example/future': ['x'] }, CACHED.discovery],
+    ['without a filter that can be read', ['tools'], CACHED.discovery],
+  ])('is carried to the process %s', async (_, notifications, discovery) => {
+    await filled();
+    await link.hello([server], `epoch-of-${server}`, { discovery });
+    const [text] = await Promise.all([listen(`/${server}`, notifications).then((response) => response.json())]);
+    expect(text).toMatchObject({ id: 'L', result: { echo: 'subscriptions/listen' } });
+    expect(edge.origin.arrived.at(-1)?.message).toMatchObject({ id: 'L', params: { notifications } });
+  });
+
+  describe('for updates of resources', () => {
+    const uris = ['note:1', 'none:2'];
+    const updated = (uri: string) => ({
+      jsonrpc: '2.0',
+      method: 'notifications/resources/updated',
+      params: { uri, _meta: { 'io.modelcontextprotocol/subscriptionId': 'L' } },
+    });
+    const listens = () =>
+      edge.origin.arrived.filter(({ message }) => 'method' in message && message.method === 'subscriptions/listen');
+    /** Streams that the origin has open for listens. */
+    let streams: ServerResponse[];
+    const opening: Handler = (arrived, response) => {
+      if (!('method' in arrived.message) || arrived.message.method !== 'subscriptions/listen') {
+        if (!lists(listing, arrived, response)) plain(arrived, response);
+        return;
+      }
+      response.writeHead(200, { 'content-type': 'text/event-stream' });
+      const params = { notifications: { resourceSubscriptions: ['note:1'] } };
+      response.write(event({ jsonrpc: '2.0', method: 'notifications/subscriptions/acknowledged', params }));
+      streams.push(response);
+    };
+    beforeEach(() => {
+      streams = [];
+      edge.origin.handler = opening;
+    });
+
+    test('asks for these at the process, which need not wake, and again when that ends; the stream goes on', async () => {
+      await filled();
+      const reader = await listening(
+        `/${server}`,
+        { toolsListChanged: true, resourceSubscriptions: uris },
+        { toolsListChanged: true, resourceSubscriptions: ['note:1'] },
+      );
+      expect(listens()).toMatchObject([
+        { headers: { [ERA_HEADER]: 'modern', [WAKE_HEADER]: 'no' }, message: { id: 'L' } },
+      ]);
+      expect(listens()[0]?.message).toMatchObject({ params: { notifications: { resourceSubscriptions: uris } } });
+      streams[0]?.write(event(updated('note:1')));
+      expect(await reader.message()).toEqual(updated('note:1'));
+      streams[0]?.end(event({ jsonrpc: '2.0', id: 'L', result: { resultType: 'complete' } }));
+      await expect.poll(() => streams.length, { timeout: 10_000 }).toBe(2);
+      streams[1]?.write(event(updated('note:1')));
+      expect(await reader.message()).toEqual(updated('note:1'));
+      await link.hello([server], `epoch-of-${server}`, { ...CACHED, deployment: 'd2' });
+      expect(await reader.message()).toEqual(changed('tools'));
+      await reader.cancel();
+      await expect.poll(() => streams[1]?.closed, { timeout: 20_000 }).toBe(true);
+      expect(streams).toHaveLength(2);
+    }, 40_000);
+
+    test('begins while the origin is away, and is heard when it is back', async () => {
+      await filled();
+      await edge.origin.close();
+      const reader = await listening(`/${server}`, { resourceSubscriptions: uris });
+      await edge.origin.listen();
+      await expect.poll(() => streams.length, { timeout: 20_000 }).toBe(1);
+      streams[0]?.write(event(updated('none:2')));
+      expect(await reader.message()).toEqual(updated('none:2'));
+      await reader.cancel();
+    }, 40_000);
+
+    test('is told the error by which the server refuses', async () => {
+      await filled();
+      const error = { code: -32602, message: 'no' };
+      edge.origin.handler = ({ message }, response) =>
+        json(response, { jsonrpc: '2.0', id: 'id' in message ? message.id : null, error });
+      expect(await (await listen(`/${server}`, { resourceSubscriptions: uris })).json()).toEqual({
+        jsonrpc: '2.0',
+        id: 'L',
+        error,
+      });
+    });
+  });
+
+  test('sees within 15 seconds that its silent stream lives', async () => {
+    await filled();
+    const reader = await listening(`/${server}`, { toolsListChanged: true });
+    const silent = performance.now();
+    expect(await reader.block()).toBe(': keep-alive');
+    expect(performance.now() - silent).toBeLessThan(KEEP_ALIVE_MS);
+    await reader.cancel();
+  }, 30_000);
+});
+
+describe('a client that listens at /mcp', () => {
   test('hears what it asked for when lists of a server at an origin change, and wakes nobody', async () => {
     await filled();
     awake = false;
-    const tools = await listening({ toolsListChanged: true });
-    const both = await listening({ toolsListChanged: true, promptsListChanged: true });
+    const tools = await listening('', { toolsListChanged: true });
+    const both = await listening('', { toolsListChanged: true, promptsListChanged: true });
     expect(await arrivedDuring(async () => undefined)).toEqual([]);
     await link.hello([server], `epoch-of-${server}`, { ...CACHED, deployment: 'd2' });
     expect([await tools.message(), await both.message(), await both.message()]).toEqual([
@@ -270,23 +449,14 @@ describe('a client that listens at /mcp', () => {
   test('hears when a process says so, and when a live list is another than the copy was; not when nothing changed', async () => {
     await link.hello([server], `epoch-of-${server}`, { deployment: 'd2', discovery: { copies: 'all', maxAgeS: 1 } });
     await filled();
-    const reader = await listening({ toolsListChanged: true, promptsListChanged: true });
-    const [{ grant }] = edge.origin.arrived as [Arrived];
-    const say = () =>
-      link.send({
-        type: 'event',
-        seq: ++seq,
-        sessions: [],
-        lane: { id: grant.session, server, principal: grant.principal, capabilities: {} },
-        message: { jsonrpc: '2.0', method: 'notifications/prompts/list_changed' },
-      });
-    say();
+    const reader = await listening('', { toolsListChanged: true, promptsListChanged: true });
+    await say('prompts');
     await expect.poll(() => edge.origin.arrived.at(-1)?.message).toMatchObject({ id: 'moorage-list-0' });
     listing.tools = ['look', 'late'];
     await expect.poll(async () => names(await ask('tools/list'))).toEqual(['look', 'late']);
     expect(await reader.message()).toEqual(changed('tools'));
     listing.prompts = ['other'];
-    say();
+    await say('prompts');
     expect(await reader.message()).toEqual(changed('prompts'));
     await reader.cancel();
   });

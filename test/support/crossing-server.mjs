@@ -3,7 +3,7 @@
  * tells it to, byte for byte. Plain JavaScript without dependencies.
  *
  * One tool, `do`. `say` is a list of lines that are written in turn: `$ID` and `$TOKEN` stand for the call's id and progress
- * token, `$LISTEN` for the id of the same client's newest subscription, `$HEARD` for the line last waited for, as a JSON string.
+ * token, `$LISTEN` for the id of the same client's newest subscription, or of the router's where the client has none here, `$HEARD` for the line last waited for, as a JSON string.
  * An entry `{ "await": text }` waits for a line with this text, from the beginning of the process. `{ "repeat": n, "line": … }` writes
  * a line n times, with `$N` counting from 1. Every other request is answered with `seen`: itself, as it came.
  */
@@ -45,7 +45,9 @@ async function say(id, params) {
     line
       .replaceAll('$ID', () => JSON.stringify(id))
       .replaceAll('$TOKEN', () => JSON.stringify(params._meta?.progressToken))
-      .replaceAll('$LISTEN', () => JSON.stringify(listening.get(params._meta?.[CLIENT]?.name)))
+      .replaceAll('$LISTEN', () =>
+        JSON.stringify(listening.get(params._meta?.[CLIENT]?.name) ?? listening.get('moorage')),
+      )
       .replaceAll('$HEARD', () => JSON.stringify(heard))
       .replaceAll('$N', () => String(n));
   for (const step of params.arguments.say) {

@@ -17,6 +17,7 @@ const question = (method, params, then) => {
   send({ id, method, params });
 };
 let counter = 0;
+const grown = [];
 
 const actions = {
   echo: (id, args) => text(id, args.value),
@@ -149,6 +150,12 @@ const actions = {
     const lines = times === undefined ? [line] : Array.from({ length: times }, (_, n) => `${n + 1} ${line}`);
     process.stderr.write(`${lines.join('\n')}\n`, () => text(id, 'written'));
   },
+  /** Has one tool more, and says so. */
+  grow: (id, args) => {
+    grown.push({ name: args.name, inputSchema: { type: 'object' } });
+    send({ method: 'notifications/tools/list_changed' });
+    text(id, 'grown');
+  },
 };
 
 const methods = {
@@ -179,7 +186,7 @@ const methods = {
   'com.example/future': ({ id, params }) => send({ id, result: { seen: params } }),
   ping: ({ id }) => send({ id, result: {} }),
   'tools/list': ({ id }) => {
-    const tools = [{ name: 'do', inputSchema: { type: 'object' } }];
+    const tools = [{ name: 'do', inputSchema: { type: 'object' } }, ...grown];
     // The same tool under names that promise something.
     if (process.argv.includes('--hints')) {
       tools.push({ ...tools[0], name: 'look', annotations: { readOnlyHint: true } });

@@ -97,10 +97,12 @@ export class LaneSession {
 
   /** Serves one `subscriptions/listen` until its connection closes or the server ends. */
   async listen(message: JsonRpcRequest, { sink, signal }: Reader): Promise<void> {
+    const filter = filterOf(message, this.#capabilities);
+    // A machine may take longer to wake than a server may take to agree.
+    if (filter.uris.length > 0) await this.peer.awake?.();
     if (this.#listens.size >= MAX_LISTENS) {
       throw new MoorageError('overloaded', `At most ${MAX_LISTENS} subscriptions are open at a time.`);
     }
-    const filter = filterOf(message, this.#capabilities);
     const listen = new Listen(message.id, sink, filter);
     this.#listens.add(listen);
     const agreed = await Promise.all(filter.uris.map(async (uri) => ((await this.#subscribe(uri)) ? [uri] : [])));

@@ -15,7 +15,7 @@ import type { ServerDefinition } from '../../server.ts';
 import type { Arrival } from '../lanes.ts';
 import type { CallSink } from '../peer.ts';
 import { type Binding, badState, RequestStates } from '../request-state.ts';
-import type { Sessions } from '../sessions.ts';
+import { isShared, type Sessions } from '../sessions.ts';
 import { discoverResult, legacyCapabilities, modernError } from '../to-modern.ts';
 import { LaneCall, type Reader } from './call.ts';
 import { changedLaneOf } from './list-watch.ts';
@@ -90,6 +90,18 @@ export class VirtualSessions {
   isAwake(arrival: Arrival): boolean {
     const peer = this.#open.get(keyOf(arrival))?.peer;
     return peer !== undefined && peer.asleep !== true;
+  }
+
+  /** Whether the process that a request would reach runs, be it that the session behind it is still to be opened. */
+  runs(arrival: Arrival): boolean {
+    const declared = legacyCapabilities(arrival.envelope.capabilities);
+    return this.isAwake(arrival) || this.#sessions.runsShared(arrival.definition, declared);
+  }
+
+  /** Whether a request reaches the process that one of somebody's reaches; `by` is null for a session of a client. */
+  meets(arrival: Arrival, by: Arrival | null): boolean {
+    const declared = legacyCapabilities(arrival.envelope.capabilities);
+    return isShared(arrival.definition, declared) || (by !== null && keyOf(arrival) === keyOf(by));
   }
 
   /** What a server said unasked to virtual sessions. */
