@@ -9,7 +9,7 @@ import { z } from 'zod';
 import { type PublicKey, publicKey } from '../shared/enrolment.ts';
 import { MoorageError } from '../shared/errors.ts';
 import { importKey } from '../shared/grant.ts';
-import { accessHeaders, type ServiceToken, serviceToken } from '../shared/service-token.ts';
+import { accessHeaders, type ServiceToken, serviceTokens } from '../shared/service-token.ts';
 import type { Aggregate } from './aggregate/object.ts';
 import type { Audit } from './audit/object.ts';
 import type { OAuthStore } from './auth/oauth/object.ts';
@@ -140,14 +140,12 @@ function publicHalf(text: string, name: string): PublicKey {
   }
 }
 
-const accessSchema = z.record(z.string(), serviceToken);
-
 /** Headers that let the edge through Cloudflare Access to an origin ("Service tokens"); none where none are set. */
 export function accessHeadersOf(env: Env, origin: string): Record<string, string> {
   if (!env.MOORAGE_ORIGIN_ACCESS) return {};
   let tokens: Record<string, ServiceToken>;
   try {
-    tokens = accessSchema.parse(JSON.parse(env.MOORAGE_ORIGIN_ACCESS));
+    tokens = serviceTokens.parse(JSON.parse(env.MOORAGE_ORIGIN_ACCESS));
   } catch {
     // The thrown text may quote a secret: only the name is told.
     throw new MoorageError('internal', 'MOORAGE_ORIGIN_ACCESS of this edge is malformed.');

@@ -1,29 +1,42 @@
 /**
- * Owns how an edge elsewhere is reached: the service token that lets an origin and the command line through Cloudflare Access in
- * front of it (`MOORAGE_EDGE_ACCESS`), and what is said when nothing answers, or something else.
+ * Owns how the other half is reached through what stands in front of it: the service tokens of Cloudflare Access
+ * (`MOORAGE_EDGE_ACCESS` for an origin and the command line, `MOORAGE_ORIGIN_ACCESS` for a local edge), and what is said when no
+ * edge answers, or something else.
  *
- * Invariant: the token comes by the environment alone, so it is in no file of ours and in no argv.
+ * Invariant: tokens come by the environment alone, so they are in no file of ours and in no argv.
  */
 import { isErrorBody } from '../shared/errors.ts';
-import { accessHeaders, isRefusalInFront, serviceToken } from '../shared/service-token.ts';
+import { accessHeaders, isRefusalInFront, serviceToken, serviceTokens } from '../shared/service-token.ts';
 import { RouterError } from './error.ts';
 
 /** Headers for every request to the edge; none where no token is set. @throws RouterError `bad_access`, which does not show it. */
 export function edgeAccessHeaders(env: NodeJS.ProcessEnv = process.env): Record<string, string> {
   const text = env.MOORAGE_EDGE_ACCESS;
   if (!text) return {};
-  let value: unknown;
-  try {
-    value = JSON.parse(text);
-  } catch {
-    // Not JSON: the same answer as for JSON of another form.
-  }
-  const token = serviceToken.safeParse(value);
+  const token = serviceToken.safeParse(parsed(text));
   if (token.success) return accessHeaders(token.data);
   throw new RouterError(
     'bad_access',
     'MOORAGE_EDGE_ACCESS is malformed. Write the service token as {"clientId":"…","clientSecret":"…"}.',
   );
+}
+
+/** What is wrong with `MOORAGE_ORIGIN_ACCESS`, before an edge is started with it. @throws RouterError `bad_access`, which does not show it. */
+export function checkOriginAccess(text: string): void {
+  if (serviceTokens.safeParse(parsed(text)).success) return;
+  throw new RouterError(
+    'bad_access',
+    'MOORAGE_ORIGIN_ACCESS is malformed. Write the service token of each origin as {"office":{"clientId":"…","clientSecret":"…"}}.',
+  );
+}
+
+function parsed(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    // Not JSON: the same answer as for JSON of another form.
+    return undefined;
+  }
 }
 
 /**

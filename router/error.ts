@@ -18,7 +18,7 @@ export type RouterErrorCode =
   | 'edge_refused'
   /** What answers at the edge's address is something else. */
   | 'no_edge'
-  /** `MOORAGE_EDGE_ACCESS` cannot be read. */
+  /** `MOORAGE_EDGE_ACCESS` or `MOORAGE_ORIGIN_ACCESS` cannot be read. */
   | 'bad_access'
   /** An origin whose configuration has no server for it. */
   | 'nothing_to_serve'

@@ -13,6 +13,7 @@ import { hasLocalIssuer } from '../shared/config/auth.ts';
 import { isEdgeServer } from '../shared/config/entry.ts';
 import { type Config, type ConfigInput, parseConfigObject } from '../shared/config.ts';
 import { type ClientConfig, clientConfig } from './client-config.ts';
+import { checkOriginAccess } from './edge-access.ts';
 import { edgeSettings } from './edge-settings.ts';
 import type { Fallback } from './isolation.ts';
 import { keepEdge } from './keep-edge.ts';
@@ -200,10 +201,11 @@ function baseOf(text: string | undefined): URL | undefined {
   throw new TypeError(`baseUrl must be an http(s) URL such as "https://tools.example.com/mcp", not "${text}".`);
 }
 
-/** Secrets of the edge that its owner gives by the environment. */
+/** Secrets of the edge that its owner gives by the environment. @throws RouterError `bad_access`. */
 function secretsOf(env: NodeJS.ProcessEnv): Record<`MOORAGE_${string}`, string> {
   const given = (['MOORAGE_UPSTREAM_SECRET', 'MOORAGE_ORIGIN_ACCESS'] as const).flatMap((name) => {
     const value = env[name];
+    if (value && name === 'MOORAGE_ORIGIN_ACCESS') checkOriginAccess(value);
     return value ? [[name, value] as const] : [];
   });
   return Object.fromEntries(given);

@@ -6,6 +6,8 @@ const part = z.string().regex(/^[\x21-\x7e]{1,512}$/);
 
 export const serviceToken = z.object({ clientId: part, clientSecret: part });
 export type ServiceToken = z.infer<typeof serviceToken>;
+/** Of several, by what each leads to. */
+export const serviceTokens = z.record(z.string(), serviceToken);
 
 /** The headers that carry it. */
 export const accessHeaders = ({ clientId, clientSecret }: ServiceToken): Record<string, string> => ({

@@ -224,6 +224,18 @@ async function cli(args: string[], env: NodeJS.ProcessEnv): Promise<{ code: numb
 }
 
 describe('in front of an origin', () => {
+  test.each(['nonsense', '{"clientId":"x","clientSecret":"y"}', JSON.stringify({ office: { clientId: 'x' } })])(
+    'an edge is not started with tokens that are malformed, and does not show them: %s',
+    async (given) => {
+      const mcpServers = { time: { runtime: 'edge', tools: join(ROOT, 'servers/time.ts') } } as const;
+      process.env.MOORAGE_ORIGIN_ACCESS = given;
+      const started = createRouter({ mcpServers }, { stateDir: join(dir, 'malformed'), configDir: ROOT });
+      const error = await started.catch((thrown: Error) => thrown);
+      expect(error).toMatchObject({ code: 'bad_access', message: expect.stringContaining('MOORAGE_ORIGIN_ACCESS') });
+      expect((error as Error).message).not.toContain(given);
+    },
+  );
+
   test('the edge passes with its token, which goes no further', async () => {
     const { text: call, close } = await connect(router.url, 'there');
     expect(await call('do')).toBe('done');
