@@ -56,7 +56,8 @@ beforeAll(async () => {
   edgeDoor = await accessProxy(() => router.url, { token: atEdge, refusal: 'forbidden' });
   const { port } = server.address() as AddressInfo;
   const startOffice = async () => {
-    const mcpServers = { there: { url: `http://127.0.0.1:${port}/mcp` } };
+    const at = `http://127.0.0.1:${port}`;
+    const mcpServers = { there: { url: `${at}/mcp` }, newer: { url: `${at}/newer` } };
     const config = parseConfigObject({ mcpServers, origin: { listen: address } });
     const log = (line: string) => said.push(line);
     office = await runOrigin(config, { configDir: ROOT, stateDir: officeState, log });
@@ -82,7 +83,7 @@ beforeEach(() => {
   process.env.MOORAGE_EDGE_ACCESS = JSON.stringify(atEdge);
 });
 
-/** A server over HTTP that writes down which headers reach it. */
+/** A server over HTTP, of 2025-11-25 at `/mcp` and of 2026-07-28 at `/newer`, that writes down which headers reach it. */
 async function recordingServer(): Promise<Server> {
   const results: Record<string, object> = {
     initialize: {
@@ -90,6 +91,7 @@ async function recordingServer(): Promise<Server> {
       capabilities: { tools: {} },
       serverInfo: { name: 'recording', version: '1' },
     },
+    'server/discover': { supportedVersions: ['2026-07-28'], capabilities: { tools: {} } },
     'tools/list': { tools: [{ name: 'do', inputSchema: { type: 'object' } }] },
     'tools/call': { content: [{ type: 'text', text: 'done' }] },
   };
@@ -98,8 +100,12 @@ async function recordingServer(): Promise<Server> {
     const message = JSON.parse((await text(request)) || '{}') as JsonRpcRequest;
     if (request.method !== 'POST') return response.writeHead(405).end();
     if (message.id === undefined) return response.writeHead(202).end();
-    const result = results[message.method];
-    const answer = result ? { result } : { error: { code: -32601, message: 'no such method' } };
+    const isNewer = request.url === '/newer';
+    const found = isNewer && message.method === 'initialize' ? undefined : results[message.method];
+    const result = !isNewer && message.method === 'server/discover' ? undefined : found;
+    const answer = result
+      ? { result: { ...result, ...(isNewer ? { resultType: 'complete' } : {}) } }
+      : { error: { code: -32601, message: 'no such method' } };
     response.writeHead(200, { 'content-type': 'application/json' });
     response.end(JSON.stringify({ jsonrpc: '2.0', id: message.id, ...answer }));
   });
@@ -151,7 +157,7 @@ describe('in front of the edge', () => {
     await rotate(officeState);
     expect(loadEnrolled(officeState).key).not.toEqual(key);
     const { origins } = (await admin.get('/origins')) as { origins: object[] };
-    expect(origins).toMatchObject([{ id: 'local' }, { id: 'office', connected: true, servers: ['there'] }]);
+    expect(origins).toMatchObject([{ id: 'local' }, { id: 'office', connected: true, servers: ['there', 'newer'] }]);
     expect(edgeDoor.passed.length).toBeGreaterThanOrEqual(3);
     const { code, printed } = await cli(['origin', 'list', '--url', edgeDoor.url], { MOORAGE_TOKEN: 'moor_no' });
     // It got through Access; what it lacks then is the edge's own to say.
@@ -240,8 +246,10 @@ describe('in front of an origin', () => {
     const { text: call, close } = await connect(router.url, 'there');
     expect(await call('do')).toBe('done');
     await close();
+    const modern = await postModern(`${router.url}/newer/mcp`, 'tools/call', { name: 'do', arguments: {} });
+    expect(await modern.json()).toMatchObject({ result: { content: [{ text: 'done' }] } });
     expect(originDoor.passed.length).toBeGreaterThan(0);
-    expect(seen.length).toBeGreaterThan(0);
+    expect(new Set(seen.map((headers) => headers['mcp-protocol-version']))).toContain('2026-07-28');
     expect(Object.keys(Object.assign({}, ...seen)).filter((name) => name.startsWith('cf-'))).toEqual([]);
     holdsNothingOfAccess(JSON.stringify(seen));
   });
