@@ -356,7 +356,11 @@ async function killedAgent(name: string, mode: 'die' | 'leave'): Promise<number>
   const { pid } = JSON.parse(readFileSync(join(folder, name, 'qemu.pid'), 'utf8')) as { pid: number };
   // As Ctrl-C at its terminal does: to all that is in its process group.
   if (mode === 'leave') process.kill(-(agent.pid ?? 0), 'SIGINT');
-  else agent.kill('SIGKILL');
+  else {
+    // It can do nothing of itself: not even see that nobody holds its sockets any more.
+    process.kill(pid, 'SIGSTOP');
+    agent.kill('SIGKILL');
+  }
   await ended;
   return pid;
 }
