@@ -824,6 +824,16 @@ attacks('policy and limits', [
   ],
   ['a name for which a glob runs for ever', 'globs match in linear time', () => callTool('a'.repeat(50_000)), 'none'],
   [
+    'using a server up for everybody else',
+    'each caller has its share',
+    async () => {
+      const flood = Array.from({ length: 60 }, () => status(initialize(t.alice.token, 'shared')));
+      const served = (await Promise.all(flood)).filter((each) => each === 200).length;
+      return [served, await status(initialize(await jwt({ sub: 'carol' }), 'shared'))];
+    },
+    [20, 200],
+  ],
+  [
     'a server that does not exist',
     'told as one that may not be used',
     async () => [

@@ -50,6 +50,7 @@ export async function startTarget(): Promise<Target> {
       settings: {
         MOORAGE_AUTH: JSON.stringify({ tokens: true, jwt: [{ issuer: issuer.url, scopes: ['mcp'] }], oauth: {} }),
         MOORAGE_OWNER_KEY: JSON.stringify(owner.publicJwk),
+        MOORAGE_LIMITS: JSON.stringify({ servers: { shared: { rate: '24/d', burst: 40 } } }),
         MOORAGE_ACCESS: JSON.stringify([
           { who: ['*'], servers: ['*'], effect: 'allow' },
           { who: ['*'], servers: ['notes'], tools: ['delete_*', `${'*a'.repeat(30)}*b`], effect: 'deny' },
@@ -59,7 +60,7 @@ export async function startTarget(): Promise<Target> {
   );
   edge.origin.handler = plain;
   const link = await edge.dial();
-  await link.hello(['notes', 'bank']);
+  await link.hello(['notes', 'bank', 'shared']);
   const admin = async (method: string, path: string, body?: unknown) =>
     await fetch(`${edge.url}/admin/api${path}`, {
       method,
