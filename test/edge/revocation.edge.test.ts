@@ -328,6 +328,9 @@ describe('a credential that expires', () => {
   });
 
   test('as an access token of a login ends none: they end with the login', { timeout: 180_000 }, async () => {
+    // Nobody shows a bearer token for a minute: the runtime puts the object that knows them to sleep, and wakes it to revoke.
+    const sleeping = await token('eve');
+    const quiet = await sessionStream('asking', 'change_list', sleeping.bearer);
     const { access, refresh } = await loginOf('ada');
     const client = await initialized('asking', access);
     const stream = new EventReader(await client.get());
@@ -345,5 +348,7 @@ describe('a credential that expires', () => {
     expect(await stream.message()).toMatchObject({ method: 'notifications/tools/list_changed' });
     await endLogin(access);
     expect(await stream.message()).toBe(null);
+    await sleeping.revoke();
+    expect(await quiet.reader.message()).toBe(null);
   });
 });
