@@ -15,7 +15,7 @@ import { OidcIssuer } from '../support/oidc.ts';
 import { EventReader, edgeUnderTest, type UnderTest, WireClient } from './edge-under-test.ts';
 import { authorizeUrl, decide, open, postToken, REDIRECT, register } from './login-client.ts';
 import { postModern } from './modern-client.ts';
-import { event, plain, result } from './scripted-origin.ts';
+import { event, json, plain, result } from './scripted-origin.ts';
 
 let edge: UnderTest;
 let issuer: OidcIssuer;
@@ -47,6 +47,7 @@ beforeAll(async () => {
     const called = 'method' in message && message.method === 'tools/call' ? message.params : undefined;
     if (!called) return plain(arrived, response);
     running.set((called.arguments as { key: string }).key, { message, response });
+    if (called.name === 'later') return;
     response.writeHead(200, { 'content-type': 'text/event-stream' });
     response.write(
       event({ jsonrpc: '2.0', method: 'notifications/message', params: { level: 'error', data: 'begun' } }),
@@ -308,6 +309,16 @@ describe.each(Object.keys(SCENES))('when %s', (name) => {
     await revoke();
     await streams.ended();
   });
+});
+
+test('an answer that is no stream reaches a call that was let in before', async () => {
+  const { bearer, revoke } = await token('ada');
+  const answer = callTool(await initialized('notes', bearer), 'later', { key: 'later' });
+  await expect.poll(() => running.has('later'), SOON).toBe(true);
+  await revoke();
+  const { message, response } = running.get('later') as { message: JsonRpcMessage; response: ServerResponse };
+  json(response, result(message, { content: [] }));
+  expect(await (await answer).json()).toMatchObject({ result: { content: [] } });
 });
 
 describe('a credential that expires', () => {
