@@ -1,5 +1,5 @@
 /** New machines out of a template, on real guests: fresh in everything, with no boot, and a template that fits or goes. */
-import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, truncateSync } from 'node:fs';
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, truncateSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, inject, test } from 'vitest';
@@ -8,11 +8,18 @@ import { defaultCacheDir } from '../../origin/images/cache.ts';
 import type { Log } from '../../origin/log.ts';
 import { Machines } from '../../origin/machines.ts';
 import { placed } from '../../origin/places.ts';
-import { isProcessDefinition, machineDefinitions, serverDefinitions } from '../../origin/server.ts';
+import {
+  isProcessDefinition,
+  machineDefinitions,
+  type ProcessDefinition,
+  serverDefinitions,
+} from '../../origin/server.ts';
 import { Entrances } from '../../origin/shell/entrances.ts';
+import { processStart } from '../../origin/vm/pid.ts';
 import { QemuDriver } from '../../origin/vm/qemu.ts';
 import { parseConfig } from '../../shared/config.ts';
 import { machineKeyOf } from '../../shared/machine-key.ts';
+import { until } from '../support/origin.ts';
 import { Server } from './sleeper.ts';
 
 const cacheDir = defaultCacheDir();
@@ -42,13 +49,19 @@ function origin(isolation: 'principal' | 'server') {
   return { made, definition: servers[0] };
 }
 
-/** The server's process in a principal's machine, which is made when it is not there. */
-async function serverOf(principal: string): Promise<Server> {
+/** The server as a principal has it. */
+async function ownOf(principal: string): Promise<ProcessDefinition> {
   const { definition } = origin('principal');
   if (!definition) throw new TypeError('There is one server.');
   const machine = await machineKeyOf('each', 'principal', { principal, session: 's' });
   const own = await placed(definition, { origin: 'o', principal, server: 'each', machine, session: 's' } as never);
   if (!isProcessDefinition(own)) throw new TypeError('It is a process.');
+  return own;
+}
+
+/** The server's process in a principal's machine, which is made when it is not there. */
+async function serverOf(principal: string): Promise<Server> {
+  const own = await ownOf(principal);
   const lease = await machines.lease(own);
   return new Server(await machines.start(own, lease.machine, {}));
 }
@@ -71,6 +84,28 @@ afterAll(async () => {
 });
 
 describe.runIf(inject('guests'))('a principal’s new machine', () => {
+  test('that is removed while its template boots takes that along: nothing of it runs', async () => {
+    const own = await ownOf('zoe');
+    const refused = machines.lease(own).catch((error: unknown) => error);
+    const running = () => {
+      const files = (existsSync(join(folder, 'state/templates')) ? templates() : []).map((name) =>
+        join(folder, 'state/templates', name, 'qemu.pid'),
+      );
+      return files.filter((file) => existsSync(file)).map((file) => readFileSync(file, 'utf8'));
+    };
+    await until(() => running().length === 1);
+    const { pid } = JSON.parse(running()[0] ?? '') as { pid: number };
+    expect(processStart(pid)).toBeDefined();
+    await machines.remove(own.machine);
+    expect([processStart(pid), running()]).toEqual([undefined, []]);
+    expect(await refused).toMatchObject({ code: 'machine_failed' });
+    // It was not made to the end.
+    expect(templates().filter((name) => existsSync(join(folder, 'state/templates', name, 'sleep/image.json')))).toEqual(
+      [],
+    );
+    logged.length = 0;
+  });
+
   test('is a copy of a template that is booted once, with an identity, numbers and a disk of its own', async () => {
     const began = performance.now();
     const ann = await serverOf('ann');
