@@ -123,7 +123,9 @@ async function carry(socketPath: string, request: IncomingMessage, response: Ser
     agent: false,
     method: request.method,
     path: request.url,
-    headers: headersOf(request),
+    // workerd is not to close first: Node still says that the body is over when the answer is there already, and to a closed
+    // connection that is an error (EPIPE) that takes the answer with it. The agent closes after one answer.
+    headers: [...headersOf(request), 'connection', 'keep-alive'],
   });
   // Also when the client leaves while it still sends, or before it is answered.
   response.once('close', () => outgoing.destroy());

@@ -2,6 +2,7 @@
 
 import { readFileSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
+import { createServer } from 'node:http';
 import { request } from 'node:https';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -52,14 +53,14 @@ const INITIALIZE = JSON.stringify({
 });
 
 /** Posts an initialize with the certificate of this name. */
-function initialize(client: string | null, headers: Record<string, string> = {}): Promise<Answer> {
+function initialize(client: string | null, headers: Record<string, string> = {}, port = tls.port): Promise<Answer> {
   const own = client === null ? {} : { cert: readFileSync(pem(client)), key: readFileSync(pem(client)) };
   return new Promise((done, fail) => {
     const outgoing = request(
       {
         host: '127.0.0.1',
         servername: 'localhost',
-        port: tls.port,
+        port,
         path: '/time/mcp',
         method: 'POST',
         agent: false,
@@ -113,6 +114,26 @@ describe('a client', () => {
     ['that says it comes from this host', null, { 'x-forwarded-for': '127.0.0.1', 'x-forwarded-proto': 'http' }],
   ])('%s is not', async (_, client, headers) => {
     expect((await initialize(client, headers)).status).toBe(401);
+  });
+
+  test('gets the answer of what would close the connection with it, once; the front closes then', async () => {
+    const path = join(dir, 'prompt.sock');
+    const asked: (string | undefined)[] = [];
+    const closed = Promise.withResolvers<void>();
+    const prompt = createServer((request, response) => {
+      asked.push(request.headers.connection);
+      request.socket.once('close', () => closed.resolve());
+      request.resume().once('end', () => response.end('prompt'));
+    });
+    await new Promise<void>((done) => prompt.listen(path, done));
+    const files = { cert: pem('server'), key: pem('server') };
+    const front = await startTls({ host: '127.0.0.1', port: 0, ...files, socketPath: path, log: () => undefined });
+    expect(await initialize(null, {}, front.port)).toEqual({ status: 200, text: 'prompt' });
+    await closed.promise;
+    // "close" would let it go before Node has said that the body is over, which is then an error.
+    expect(asked).toEqual(['keep-alive']);
+    await front.stop();
+    prompt.close();
   });
 
   test('that goes around the front shows no certificate, whatever it writes', async () => {
