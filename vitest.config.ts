@@ -1,5 +1,5 @@
 import { chmodSync, mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { availableParallelism, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { defineConfig } from 'vitest/config';
 
@@ -13,11 +13,11 @@ process.on('exit', () => rmSync(temporary, { recursive: true, force: true }));
 const RUN_FOLDER = 'test/support/run-folder.ts';
 
 /**
- * A worker for each processor: an emulated guest keeps one busy, so one file at a time would leave the others idle. Files share
- * no port, no state folder and no machine; the image cache that they share has locks.
+ * Files run side by side: they share no port, no state folder and no machine, and the image cache that they share has locks.
+ * Those without guests wait more than they compute: two for each processor.
  */
 const shared = {
-  maxWorkers: '100%',
+  maxWorkers: 2 * availableParallelism(),
   globalSetup: RUN_FOLDER,
   // Bounds for what never comes, not for what a loaded host makes slow.
   testTimeout: 60_000,
@@ -26,6 +26,8 @@ const shared = {
 };
 const guests = {
   ...shared,
+  // An emulated guest keeps a processor busy.
+  maxWorkers: availableParallelism(),
   globalSetup: [RUN_FOLDER, 'test/support/host.ts'],
   hookTimeout: 900_000,
   // After the quick ones: what is plainly wrong shows early.
