@@ -3,9 +3,10 @@
  * in it. The guest does not run yet, nothing of the image is consumed, and QEMU writes neither to the disk nor to the memory
  * file: one that turns out to have the wrong image is ended without a trace.
  */
+
+import { applyDelta } from './delta.ts';
 import { MachineError } from './error.ts';
 import { GuestMemory } from './guest-memory.ts';
-import { applyDelta } from './memory-files.ts';
 import { type QemuCommand, QemuProcess } from './qemu-process.ts';
 import type { Contents } from './snapshot.ts';
 
@@ -24,10 +25,10 @@ export interface Loading {
   readonly devices: Promise<Buffer>;
 }
 
-/** An image: its memory file (a path), and its other files, which are being read. */
+/** An image: the path of its memory file, and what reads its other files. */
 export interface Image {
   readonly memory: string;
-  readonly contents: Promise<Contents>;
+  readonly read: () => Promise<Contents>;
 }
 
 /** Starts a QEMU on a folder that no other one uses, and loads the memory of an image into it. @throws the system's error. */
@@ -37,8 +38,10 @@ export function beginLoading(dir: string, command: QemuCommand, image: Image): L
   const capabilities = [{ capability: 'events', state: true }];
   const ready = qemu.qmp.command('migrate-set-capabilities', LOAD_DEADLINE_MS, { capabilities });
   ready.catch(() => undefined);
+  // Not before: memory that is touched while a process is made costs both.
+  const contents = image.read();
   const devices = within(LOAD_DEADLINE_MS, qemu, async () => {
-    const [{ delta, devices }] = await Promise.all([image.contents, ready]);
+    const [{ delta, devices }] = await Promise.all([contents, ready]);
     const memory = new GuestMemory(qemu.pid, image.memory, 'r+');
     try {
       applyDelta(delta, memory);

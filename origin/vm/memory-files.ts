@@ -1,14 +1,13 @@
 /**
- * The files that hold a sleeping guest's memory, written and verified.
+ * The files that hold a sleeping guest's memory, written and verified: a *memory file* here, a *delta* in `delta.ts`.
  *
- * A *memory file* has every byte at its own offset and is mapped by QEMU, privately: it never changes once written. A
- * *delta* has the pages that differ from the memory file: u32 count, then per run two u64 (offset, length), then the bytes
- * of all runs. Both are complete on the disk (fsync) before anyone refers to them; sums are CRC-32 over the bytes in order.
+ * A memory file has every byte at its own offset and is mapped by QEMU, privately: it never changes once written. Both are
+ * complete on the disk (fsync) before anyone refers to them; sums are CRC-32 over the bytes in order.
  */
 import { readFileSync } from 'node:fs';
 import { type FileHandle, open, stat } from 'node:fs/promises';
 import { crc32 } from 'node:zlib';
-import { blocksOf, type GuestMemory, type Run } from './guest-memory.ts';
+import { blocksOf, type Run } from './guest-memory.ts';
 
 /** A guest's memory, or what was taken of it. */
 export interface Pages {
@@ -16,11 +15,10 @@ export interface Pages {
   read(offset: number, target: Buffer): void;
 }
 
-/** Large enough to be quick, short enough that copying one does not hold up the agent. */
-const CHUNK = 1024 * 1024;
+/** Large enough to be quick, short enough that copying one does not hold up the agent, in bytes. */
+export const CHUNK = 1024 * 1024;
 /** A memory file is written and summed in blocks of this size. */
 const BLOCK = 256 * 1024;
-const MAX_RUNS = 4 * 1024 * 1024;
 
 /** A file that is to be what it was. */
 export interface Sealed {
@@ -84,48 +82,34 @@ export async function faultInMemory(path: string, sealed: SealedMemory): Promise
   const file = await open(path, 'r');
   try {
     if (identityOf(await file.stat({ bigint: true })) === sealed.identity) return undefined;
-    let sum = 0;
-    const buffer = Buffer.allocUnsafeSlow(CHUNK);
-    for (const [offset, length] of pieces(sealed.runs)) {
-      const chunk = buffer.subarray(0, length);
-      if (!(await readAll(file, chunk, offset))) return 'its memory file is shorter than it was';
-      sum = crc32(chunk, sum);
-    }
+    const sum = await sumOf(file, sealed.runs);
     return sum === sealed.sum ? undefined : 'its memory file is damaged';
   } finally {
     await file.close();
   }
 }
 
-/** Writes the pages of `runs`. */
-export async function writeDelta(path: string, name: string, memory: Pages, runs: readonly Run[]): Promise<Sealed> {
-  const head = Buffer.alloc(4 + runs.length * 16);
-  head.writeUInt32LE(runs.length, 0);
-  for (const [index, [offset, length]] of runs.entries()) {
-    head.writeBigUInt64LE(BigInt(offset), 4 + index * 16);
-    head.writeBigUInt64LE(BigInt(length), 12 + index * 16);
-  }
-  const file = await open(path, 'w', 0o600);
+/** Whether a file is what it was. Rejects with the system's error. */
+export async function isWhole(path: string, { bytes, sum }: Sealed): Promise<boolean> {
+  const file = await open(path, 'r');
   try {
-    await writeAll(file, head, 0);
-    const sum = await writeChunks(file, deltaChunks(memory, runs, head.length), crc32(head));
-    await file.sync();
-    return { name, bytes: head.length + lengthOf(runs), sum };
+    if ((await file.stat()).size !== bytes) return false;
+    return (await sumOf(file, [[0, bytes]])) === sum;
   } finally {
     await file.close();
   }
 }
 
-/** Puts the pages of a delta, verified before, into a guest's memory. */
-export function applyDelta(delta: Buffer, memory: GuestMemory): void {
-  const count = Math.min(delta.readUInt32LE(0), MAX_RUNS);
-  let at = 4 + count * 16;
-  for (let index = 0; index < count; index += 1) {
-    const offset = Number(delta.readBigUInt64LE(4 + index * 16));
-    const length = Number(delta.readBigUInt64LE(12 + index * 16));
-    memory.write(offset, delta.subarray(at, at + length));
-    at += length;
+/** Of the bytes of these runs; undefined when the file ends before. */
+async function sumOf(file: FileHandle, runs: readonly Run[]): Promise<number | undefined> {
+  const buffer = Buffer.allocUnsafeSlow(CHUNK);
+  let sum = 0;
+  for (const [offset, length] of pieces(runs)) {
+    const chunk = buffer.subarray(0, length);
+    if (!(await readAll(file, chunk, offset))) return undefined;
+    sum = crc32(chunk, sum);
   }
+  return sum;
 }
 
 export function lengthOf(runs: readonly Run[]): number {
@@ -142,29 +126,15 @@ function identityOf(status: { ino: bigint; size: bigint; mtimeNs: bigint }): str
   return `${boot} ${status.ino} ${status.size} ${status.mtimeNs}`;
 }
 
-function* pieces(runs: readonly Run[]): Generator<Run> {
+/** In pieces of a chunk at most. */
+export function* pieces(runs: readonly Run[]): Generator<Run> {
   for (const [offset, length] of runs) {
     for (let at = 0; at < length; at += CHUNK) yield [offset + at, Math.min(CHUNK, length - at)];
   }
 }
 
-/** Runs gathered until a chunk is full; none is longer than a chunk. */
-function* groups(runs: readonly Run[]): Generator<Run[]> {
-  let group: Run[] = [];
-  let size = 0;
-  for (const piece of pieces(runs)) {
-    if (size + piece[1] > CHUNK && group.length > 0) {
-      yield group;
-      group = [];
-      size = 0;
-    }
-    group.push(piece);
-    size += piece[1];
-  }
-  if (group.length > 0) yield group;
-}
-
-interface Chunk {
+/** A piece of a file that is being written. */
+export interface Chunk {
   readonly position: number;
   /** At most CHUNK. */
   readonly length: number;
@@ -176,7 +146,7 @@ interface Chunk {
  * Writes chunks one after another, each filled while the one before it is written: two buffers do for all. Resolves with
  * the sum of all bytes, going on from `sum`.
  */
-async function writeChunks(file: FileHandle, chunks: Iterable<Chunk>, sum: number): Promise<number> {
+export async function writeChunks(file: FileHandle, chunks: Iterable<Chunk>, sum: number): Promise<number> {
   let [buffer, other] = [Buffer.allocUnsafeSlow(CHUNK), Buffer.allocUnsafeSlow(CHUNK)];
   let total = sum;
   let writing: Promise<void> = Promise.resolve();
@@ -203,24 +173,7 @@ function* memoryChunks(memory: Pages, runs: readonly Run[]): Generator<Chunk> {
   }
 }
 
-function* deltaChunks(memory: Pages, runs: readonly Run[], begin: number): Generator<Chunk> {
-  let position = begin;
-  for (const group of groups(runs)) {
-    const length = lengthOf(group);
-    yield { position, length, fill: (target) => fillWith(group, memory, target) };
-    position += length;
-  }
-}
-
-function fillWith(group: readonly Run[], memory: Pages, target: Buffer): void {
-  let at = 0;
-  for (const [offset, length] of group) {
-    memory.read(offset, target.subarray(at, at + length));
-    at += length;
-  }
-}
-
-async function writeAll(file: FileHandle, data: Buffer, position: number): Promise<void> {
+export async function writeAll(file: FileHandle, data: Buffer, position: number): Promise<void> {
   for (let at = 0; at < data.length; ) at += (await file.write(data, at, data.length - at, position + at)).bytesWritten;
 }
 

@@ -321,9 +321,7 @@ export class QemuMachine implements RunningMachine, Sleepable {
   #begin(image: ImageFiles): Loading {
     const { snapshot, spec, command } = this.#host;
     const memory = snapshot.path(image.memory.name);
-    const contents = snapshot.read(image);
-    contents.catch(() => undefined);
-    return beginLoading(spec.dir, command(memory, true), { memory, contents });
+    return beginLoading(spec.dir, command(memory, true), { memory, read: () => snapshot.read(image) });
   }
 
   /** A QEMU with the image: that which stands by, else a new one. */

@@ -16,6 +16,7 @@ import { existsSync } from 'node:fs';
 import { mkdir, open, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { crc32 } from 'node:zlib';
+import { writeDelta } from './delta.ts';
 import { MachineError } from './error.ts';
 import type { GuestMemory, Run } from './guest-memory.ts';
 import type { Owner } from './jail.ts';
@@ -23,11 +24,11 @@ import {
   createMemory,
   faultInMemory,
   faultOfMemory,
+  isWhole,
   lengthOf,
   type Pages,
   type Sealed,
   type SealedMemory,
-  writeDelta,
   writeMemory,
 } from './memory-files.ts';
 
@@ -63,9 +64,10 @@ export type ImageFiles = Readonly<Record<'memory' | 'delta' | 'devices', Sealed>
 /** What an image says beside its files. */
 export type Said = Pick<Manifest, 'fingerprint' | 'channel' | 'carry' | 'copy'>;
 
-/** What an image holds beside its memory file, read and found whole. */
+/** What an image holds beside its memory file, found whole. */
 export interface Contents {
-  readonly delta: Buffer;
+  /** Path of the changed pages: these go into the guest's memory in pieces. */
+  readonly delta: string;
   readonly devices: Buffer;
 }
 
@@ -200,8 +202,8 @@ export class Snapshot {
 
   /** Reads and checks the files of an image that was opened, but for its memory file. Rejects with `snapshot-unusable`. */
   async read({ delta, devices }: ImageFiles): Promise<Contents> {
-    const [changes, state] = await Promise.all([this.#unseal(delta), this.#unseal(devices)]);
-    return { delta: changes, devices: state };
+    await Promise.all([this.#check(delta), this.#check(devices)]);
+    return { delta: this.path(delta.name), devices: await readFile(this.path(devices.name)) };
   }
 
   /** What is wrong with the content of its memory file, or nothing. */
@@ -249,16 +251,12 @@ export class Snapshot {
     await Promise.all([syncPath(this.path(MARKER)), syncPath(this.#folder)]);
   }
 
-  async #unseal({ name, bytes, sum }: Sealed): Promise<Buffer> {
-    let data: Buffer;
-    try {
-      if ((await stat(this.path(name))).size !== bytes) throw unusable(`${name} has another size`);
-      data = await readFile(this.path(name));
-    } catch (cause) {
-      throw cause instanceof MachineError ? cause : unusable(`${name} cannot be read`, cause);
-    }
-    if (crc32(data) !== sum) throw unusable(`${name} is damaged`);
-    return data;
+  async #check(file: Sealed): Promise<void> {
+    const { name } = file;
+    const whole = await isWhole(this.path(name), file).catch((cause: unknown) => {
+      throw unusable(`${name} cannot be read`, cause);
+    });
+    if (!whole) throw unusable(`${name} is damaged`);
   }
 
   async #nextNumber(): Promise<number> {

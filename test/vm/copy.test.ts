@@ -15,10 +15,10 @@ import { join } from 'node:path';
 import fc from 'fast-check';
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import { copyAsleep, copyRunning, type Parent, sweepUnfinished } from '../../origin/vm/copy.ts';
+import { applyDelta } from '../../origin/vm/delta.ts';
 import { diskPath } from '../../origin/vm/disk.ts';
 import type { CopyOptions } from '../../origin/vm/driver.ts';
 import type { Run } from '../../origin/vm/guest-memory.ts';
-import { applyDelta } from '../../origin/vm/memory-files.ts';
 import { type Manifest, type MappedMemory, Snapshot } from '../../origin/vm/snapshot.ts';
 import { TakenPages } from '../../origin/vm/taken-pages.ts';
 
@@ -124,7 +124,7 @@ async function wokenFrom({ dir, fingerprint }: { dir: string; fingerprint: strin
   const { delta } = await snapshot.read(manifest);
   expect(await snapshot.faultOf(manifest)).toBeUndefined();
   const found = readFileSync(join(dir, 'sleep', manifest.memory.name));
-  applyDelta(delta, { write: (offset: number, data: Buffer) => void data.copy(found, offset) } as never);
+  applyDelta(delta, { write: (offset: number, data: Buffer) => void data.copy(found, offset) });
   return found;
 }
 
