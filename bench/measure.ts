@@ -103,14 +103,14 @@ export async function bareWrite(folder: string, bytes: number): Promise<Sample> 
 }
 
 /**
- * The steps of a wake that was seen. What is read of the image is read while QEMU starts; one that waited has started long
- * before.
+ * The steps of a wake that was seen. What is read of the image is read while QEMU starts; one that waited was started and has
+ * read it long before.
  */
 function woken(spans: Spans, { began, leased, answered }: { began: number; leased: number; answered: number }): Sample {
-  const [opened, read] = [spans.last('open'), spans.last('read')];
+  const opened = spans.last('open');
   const [consume, cont, thaw] = [spans.last('consume'), spans.last('qmp cont'), spans.last('guest thaw')];
   const started = spans.find('qmp qmp_capabilities')?.ended ?? opened.ended;
-  const complete = Math.max(started, read.ended);
+  const complete = Math.max(started, spans.find('read')?.ended ?? started);
   // What a machine is told that this agent has not seen before, at the same time.
   const told = spans.find('guest egress');
   const guest = Math.max(thaw.ended, told?.ended ?? 0) - thaw.began;
