@@ -26,7 +26,6 @@ export async function writeDelta(path: string, name: string, memory: Pages, runs
   try {
     await writeAll(file, head, 0);
     const sum = await writeChunks(file, deltaChunks(memory, runs, head.length), crc32(head));
-    await file.sync();
     return { name, bytes: head.length + lengthOf(runs), sum };
   } finally {
     await file.close();

@@ -17,6 +17,8 @@ export interface Pages {
 
 /** Large enough to be quick, short enough that copying one does not hold up the agent, in bytes. */
 export const CHUNK = 1024 * 1024;
+/** So much is written before it is brought to the disk, in bytes. */
+const SYNC_EVERY = 4 * 1024 * 1024;
 /** A memory file is written and summed in blocks of this size. */
 const BLOCK = 256 * 1024;
 
@@ -60,7 +62,6 @@ export async function writeMemory(
     await file.chmod(mode);
     await file.truncate(bytes);
     const sum = await writeChunks(file, memoryChunks(memory, runs), 0);
-    await file.sync();
     return { name, bytes, sum, runs, identity: identityOf(await file.stat({ bigint: true })) };
   } finally {
     await file.close();
@@ -143,28 +144,57 @@ export interface Chunk {
 }
 
 /**
- * Writes chunks one after another, each filled while the one before it is written: two buffers do for all. Resolves with
- * the sum of all bytes, going on from `sum`.
+ * Writes chunks one after another, each filled while the one before it is written (two buffers do for all), and has them on
+ * the disk. Resolves with the sum of all bytes, going on from `sum`.
  */
 export async function writeChunks(file: FileHandle, chunks: Iterable<Chunk>, sum: number): Promise<number> {
   let [buffer, other] = [Buffer.allocUnsafeSlow(CHUNK), Buffer.allocUnsafeSlow(CHUNK)];
   let total = sum;
   let writing: Promise<void> = Promise.resolve();
-  for (const { position, length, fill } of chunks) {
-    const chunk = buffer.subarray(0, length);
-    try {
+  const early = new EarlySync(file);
+  try {
+    for (const { position, length, fill } of chunks) {
+      const chunk = buffer.subarray(0, length);
       fill(chunk);
       total = crc32(chunk, total);
-    } finally {
-      // Nobody closes the file under a write.
       await writing;
+      writing = writeAll(file, chunk, position);
+      writing.catch(() => undefined);
+      early.written(length);
+      [buffer, other] = [other, buffer];
     }
-    writing = writeAll(file, chunk, position);
-    writing.catch(() => undefined);
-    [buffer, other] = [other, buffer];
+  } finally {
+    // Nobody closes the file under a write.
+    await Promise.allSettled([writing, early.over]);
   }
-  await writing;
+  await Promise.all([writing, early.over]);
+  await file.sync();
   return total;
+}
+
+/** Brings what is written to the disk while more is being written, so that little is left to wait for in the end. */
+class EarlySync {
+  /** Rejects with the system's error: it is told once, and not to the sync in the end. */
+  over: Promise<void> = Promise.resolve();
+  readonly #file: FileHandle;
+  #bytes = 0;
+  #isBusy = false;
+
+  constructor(file: FileHandle) {
+    this.#file = file;
+  }
+
+  written(bytes: number): void {
+    this.#bytes += bytes;
+    if (this.#isBusy || this.#bytes < SYNC_EVERY) return;
+    this.#bytes = 0;
+    this.#isBusy = true;
+    this.over = this.over.then(async () => {
+      await this.#file.datasync();
+      this.#isBusy = false;
+    });
+    this.over.catch(() => undefined);
+  }
 }
 
 function* memoryChunks(memory: Pages, runs: readonly Run[]): Generator<Chunk> {

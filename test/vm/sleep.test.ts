@@ -1,6 +1,7 @@
 /** What sleep is made of, without a guest. */
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import type { FileHandle } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import fc from 'fast-check';
@@ -13,6 +14,7 @@ import { DATA_ADDRESS, encodeRequest, FRAME_BYTES } from '../../origin/guest/sys
 import { syscallProgram } from '../../origin/images/syscall-program.ts';
 import { processorOf } from '../../origin/vm/fingerprint.ts';
 import { blocksOf, mappingsOf, type Run } from '../../origin/vm/guest-memory.ts';
+import { CHUNK, type Chunk, writeChunks } from '../../origin/vm/memory-files.ts';
 import { opensReadOnly } from '../../origin/vm/qemu.ts';
 
 function temporaryFolder(): string {
@@ -116,6 +118,25 @@ test('blocks cover every run, touch nothing else, and do not overlap', () => {
       expect(covered).toEqual([...wanted].sort((a, b) => a - b));
     }),
   );
+});
+
+test('an image whose pages did not reach the disk is none, though only an early sync was told', async () => {
+  const lost = Object.assign(new Error('EIO'), { code: 'EIO' });
+  let early = 0;
+  const file = {
+    write: async (_data: Buffer, _at: number, length: number) => ({ bytesWritten: length }),
+    datasync: async () => {
+      early += 1;
+      if (early === 1) throw lost;
+    },
+    sync: async () => undefined,
+  };
+  const chunks = Array.from({ length: 20 }, (_, n): Chunk => {
+    return { position: n * CHUNK, length: CHUNK, fill: (target) => void target.fill(n) };
+  });
+  // The part of a file that is written to.
+  await expect(writeChunks(file as unknown as FileHandle, chunks, 0)).rejects.toBe(lost);
+  expect(early).toBe(1);
 });
 
 test.each([
