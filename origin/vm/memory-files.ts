@@ -90,12 +90,12 @@ export async function faultInMemory(path: string, sealed: SealedMemory): Promise
   }
 }
 
-/** Whether a file is what it was. Rejects with the system's error. */
-export async function isWhole(path: string, { bytes, sum }: Sealed): Promise<boolean> {
+/** What is wrong with a file, or nothing. Rejects with the system's error. */
+export async function faultInFile(path: string, { name, bytes, sum }: Sealed): Promise<string | undefined> {
   const file = await open(path, 'r');
   try {
-    if ((await file.stat()).size !== bytes) return false;
-    return (await sumOf(file, [[0, bytes]])) === sum;
+    if ((await file.stat()).size !== bytes) return `${name} has another size`;
+    return (await sumOf(file, [[0, bytes]])) === sum ? undefined : `${name} is damaged`;
   } finally {
     await file.close();
   }

@@ -22,9 +22,9 @@ import type { GuestMemory, Run } from './guest-memory.ts';
 import type { Owner } from './jail.ts';
 import {
   createMemory,
+  faultInFile,
   faultInMemory,
   faultOfMemory,
-  isWhole,
   lengthOf,
   type Pages,
   type Sealed,
@@ -252,11 +252,10 @@ export class Snapshot {
   }
 
   async #check(file: Sealed): Promise<void> {
-    const { name } = file;
-    const whole = await isWhole(this.path(name), file).catch((cause: unknown) => {
-      throw unusable(`${name} cannot be read`, cause);
+    const fault = await faultInFile(this.path(file.name), file).catch((cause: unknown) => {
+      throw unusable(`${file.name} cannot be read`, cause);
     });
-    if (!whole) throw unusable(`${name} is damaged`);
+    if (fault !== undefined) throw unusable(fault);
   }
 
   async #nextNumber(): Promise<number> {
