@@ -111,9 +111,9 @@ function woken(spans: Spans, { began, leased, answered }: { began: number; lease
   const [consume, cont, thaw] = [spans.last('consume'), spans.last('qmp cont'), spans.last('guest thaw')];
   const started = spans.find('qmp qmp_capabilities')?.ended ?? opened.ended;
   const complete = Math.max(started, spans.find('read')?.ended ?? started);
-  // What a machine is told that this agent has not seen before, at the same time.
-  const told = spans.find('guest egress');
-  const guest = Math.max(thaw.ended, told?.ended ?? 0) - thaw.began;
+  // What it may reach, told at the same time to one that this agent has not seen before; the time again, where it came late.
+  const told = ['guest egress', 'guest time'].map((name) => spans.find(name)?.ended ?? 0);
+  const guest = Math.max(thaw.ended, ...told) - thaw.began;
   return {
     host: {
       'opening the image': lengthOf(opened),
