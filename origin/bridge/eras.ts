@@ -5,6 +5,9 @@
  * A server built before 2026-07-28 may answer the probe with any error, hang, or die of it. None of that touches a
  * session: the probe's channel is ended, and `initialize` goes to a fresh one. A server that cannot be reached at all is
  * no verdict.
+ *
+ * Silence is an old server's, unless its process has not even begun to read: a `ping` after the probe, which servers of any era
+ * answer in some way, shows when it has.
  */
 import { MoorageError } from '../../shared/errors.ts';
 import type { JsonRpcRequest, JsonRpcResponse } from '../../shared/jsonrpc.ts';
@@ -18,8 +21,10 @@ import type { Upstreams } from './upstreams.ts';
 
 export type Era = 'modern' | 'legacy';
 
-/** How long a started server may take to answer the probe, in milliseconds. */
+/** How long a server that reads may take to answer the probe, in milliseconds. */
 const PROBE_WITHIN_MS = 10_000;
+/** How long a process may take until it reads, in milliseconds: a loaded host starts it slowly. */
+const START_WITHIN_MS = 30_000;
 /** How long silence or a sudden end counts as a verdict, in milliseconds: the machine may just have had a bad moment. */
 const GUESS_HOLDS_MS = 600_000;
 const PROBE = 'probe';
@@ -121,11 +126,9 @@ export class Eras {
       correlator,
       unasked: () => undefined,
     });
-    const late = AbortSignal.timeout(PROBE_WITHIN_MS);
     let era: Era;
     try {
-      const silent = new Promise<undefined>((resolve) => late.addEventListener('abort', () => resolve(undefined)));
-      const answer = await Promise.race([peer.ask(PROBE, discoverRequest(PROBE), { signal: late }), silent]);
+      const answer = await answerOf(peer, isHttpDefinition(definition));
       if (answer === undefined && isHttpDefinition(definition)) throw silentServer(definition.name);
       era = answer === undefined ? this.#guess(definition) : eraOfAnswer(answer);
     } catch (error) {
@@ -157,6 +160,27 @@ export class Eras {
   }
 }
 
+/** What is said to the probe; undefined after a silence. @throws MoorageError when the channel ends. */
+async function answerOf(peer: Peer, isThere: boolean): Promise<JsonRpcResponse | undefined> {
+  const late = new AbortController();
+  const silent = Promise.withResolvers<undefined>();
+  const waitFor = (ms: number) => setTimeout(() => silent.resolve(undefined), ms).unref();
+  let timer = waitFor(isThere ? PROBE_WITHIN_MS : START_WITHIN_MS);
+  const reads = () => {
+    if (late.signal.aborted) return;
+    clearTimeout(timer);
+    timer = waitFor(PROBE_WITHIN_MS);
+  };
+  const asked = peer.ask(PROBE, discoverRequest(PROBE), { signal: late.signal });
+  if (!isThere) peer.ask(PROBE, pingRequest(PROBE), { signal: late.signal }).then(reads, () => undefined);
+  try {
+    return await Promise.race([asked, silent.promise]);
+  } finally {
+    clearTimeout(timer);
+    late.abort();
+  }
+}
+
 const placeOf = ({ deployment, machine }: ServerDefinition): string => `${deployment} ${machine}`;
 
 /** HTTP statuses by which a server refuses a message that it does not know. Others are about access or load. */
@@ -178,10 +202,17 @@ function supportedIn(error: { code: number; data?: unknown }): unknown {
 
 /** `server/discover` of the router itself, which can be asked nothing. */
 export function discoverRequest(id: string, meta: Readonly<Record<string, unknown>> = {}): JsonRpcRequest {
+  return ownRequest(id, 'server/discover', meta);
+}
+
+/** As it is written in the newest era, which has no `ping`: an older one takes it as its own. */
+const pingRequest = (id: string): JsonRpcRequest => ownRequest(id, 'ping', {});
+
+function ownRequest(id: string, method: string, meta: Readonly<Record<string, unknown>>): JsonRpcRequest {
   return {
     jsonrpc: '2.0',
     id,
-    method: 'server/discover',
+    method,
     params: {
       _meta: {
         [META.revision]: MODERN_REVISION,
