@@ -94,7 +94,7 @@ afterAll(async () => {
 describe.runIf(inject('guests'))('a machine', () => {
   test('that is paused does nothing, and goes on with the right time when it is resumed', async () => {
     expect(await server.ask('count')).toBe('1');
-    const later = server.ask('later', { ms: 100, value: 'rang' });
+    const later = server.ask('later', { ms: 3_000, value: 'rang' });
     expect(await machine.pause()).toBe(0);
     const rang = later.then(() => true);
     const asked = server.ask('count');
