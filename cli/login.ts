@@ -48,6 +48,7 @@ MCP clients log their user in with a browser, where "auth" has "oauth". The page
     if (action === 'code') return await code(admin, input);
     if (action === 'list') return await list(admin, input);
     await admin.delete(`/logins/${encodeURIComponent(id ?? '')}`);
+    process.stdout.write(`The login is ended: its tokens are worth nothing, its streams end within two seconds.\n`);
     return 0;
   },
 };

@@ -19,7 +19,11 @@ export class Entrances {
   of(name: string, principal?: string): ProcessDefinition {
     const server = this.#servers.get(name);
     const definition = principal === undefined ? (server ?? this.#own(name)) : server && this.#ownOf(server, principal);
-    if (!definition) throw new MoorageError('unknown_server', `No machine here has a server "${name}".`);
+    if (!definition)
+      throw new MoorageError(
+        'unknown_server',
+        `No machine here has a server "${name}". "moorage machines" lists the machines.`,
+      );
     const hindrance = this.#hindrance(definition);
     if (hindrance === undefined && isProcessDefinition(definition)) return definition;
     throw new MoorageError('no_machine', `"${name}" has no machine here: ${hindrance}.`);
