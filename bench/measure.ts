@@ -116,13 +116,14 @@ function woken(spans: Spans, { began, leased, answered }: { began: number; lease
   const guest = Math.max(thaw.ended, ...told) - thaw.began;
   return {
     host: {
+      'waiting for its turn': opened.began - began,
       'opening the image': lengthOf(opened),
       'start of QEMU': started - opened.ended,
       'reading the image after that': complete - started,
       'memory and device state': consume.began - complete,
       'consuming the image': lengthOf(consume),
       cont: lengthOf(cont),
-      'our code': opened.began - began + (leased - consume.ended) - lengthOf(cont) - guest,
+      'our code': leased - consume.ended - lengthOf(cont) - guest,
     },
     guest: { thaw: guest, answer: answered - leased },
   };

@@ -2,17 +2,24 @@
  * Owns what is done to machines through their driver: one operation at a time for each, of which the machine's state machine is
  * told how it ended.
  */
+import { availableParallelism } from 'node:os';
 import type { Log } from '../log.ts';
 import type { RunningMachine, Sleepable } from '../vm/driver.ts';
 import { MachineError } from '../vm/error.ts';
 import type { MachineEvent, MachineOperation } from './machine-state.ts';
 import type { Send, Slot } from './slot.ts';
+import { Turns } from './turns.ts';
+
+/** Machines that are woken at the same time: more would share the processors, and all of them be late. */
+const WAKES_AT_ONCE = Math.max(2, availableParallelism());
 
 export class Operations {
   readonly #options: { readonly send: Send; readonly log: Log; readonly now: () => number };
+  readonly #wakes: Turns;
 
-  constructor(options: { send: Send; log: Log; now: () => number }) {
+  constructor(options: { send: Send; log: Log; now: () => number; wakesAtOnce?: number | undefined }) {
     this.#options = options;
+    this.#wakes = new Turns(options.wakesAtOnce ?? WAKES_AT_ONCE);
   }
 
   begin(slot: Slot, operation: MachineOperation): void {
@@ -39,7 +46,10 @@ export class Operations {
         this.#sleep(slot, (machine) => this.#hibernate(slot, machine));
         return;
       case 'wake':
-        this.#sleep(slot, (machine) => this.#wake(slot, machine));
+        this.#sleep(slot, (machine) =>
+          // One that ended while it waited has begun another life by then.
+          this.#wakes.take(async () => (slot.machine?.sleep === machine ? this.#wake(slot, machine) : undefined)),
+        );
         return;
     }
   }

@@ -44,12 +44,14 @@ export class Supervisor {
 
   /**
    * `memoryMiB` is what machines that are awake may have together; without it every one has a place. `standbys` is for how
-   * many sleeping machines something may wait ahead of their wake, default 0.
+   * many sleeping machines something may wait ahead of their wake, default 0. `wakesAtOnce` machines are woken at the same
+   * time, by default as many as there are processors, and at least two.
    */
   constructor(options: {
     log: Log;
     memoryMiB?: number | undefined;
     standbys?: number | undefined;
+    wakesAtOnce?: number | undefined;
     now?: () => number;
   }) {
     const { log, memoryMiB: budgetMiB = Number.POSITIVE_INFINITY, standbys = 0, now = Date.now } = options;
@@ -57,7 +59,7 @@ export class Supervisor {
     this.#now = now;
     const send = (slot: Slot, event: MachineEvent) => this.#send(slot, event);
     this.#memory = new Memory({ slots: this.#slots, budgetMiB, standbys, send, log, now });
-    this.#operations = new Operations({ send, log, now });
+    this.#operations = new Operations({ send, log, now, wakesAtOnce: options.wakesAtOnce });
   }
 
   /** Makes a machine known under its key. Nothing boots until a call wants it. */

@@ -201,3 +201,41 @@ test('one that keeps ending soon after its boot is left alone for a while: calle
   await supervisor.lease('m');
   expect(told).toHaveLength(8);
 });
+
+test('machines that are called together are woken a few at a time, in order; one that ended meanwhile is not', async () => {
+  const log: Log = { debug() {}, info() {}, warn() {}, error() {}, server() {}, machine() {} };
+  const several = new Supervisor({ log, wakesAtOnce: 2 });
+  const woken: string[] = [];
+  const ends = new Map<string, () => void>();
+  const keys = ['a', 'b', 'c', 'd', 'e'];
+  const machines = new Map<string, RunningMachine>();
+  for (const key of keys) {
+    const boot = async () => {
+      const machine = fakeMachine([], () => {
+        woken.push(key);
+        return new Promise((resolve) => ends.set(key, resolve));
+      });
+      machines.set(key, machine);
+      return machine;
+    };
+    several.define(key, boot, { sleeps: SLEEPS });
+    (await several.lease(key)).release();
+  }
+  await vi.advanceTimersByTimeAsync(300_000);
+  const calls = keys.map((key) => several.lease(key));
+  await vi.advanceTimersByTimeAsync(60_000);
+  expect(woken).toEqual(['a', 'b']);
+  const first = machines.get('c');
+  first?.kill();
+  // It boots instead, for which nobody waits.
+  expect((await calls[2])?.machine).not.toBe(first);
+  ends.get('b')?.();
+  await calls[1];
+  await vi.advanceTimersByTimeAsync(0);
+  expect(woken).toEqual(['a', 'b', 'd']);
+  ends.get('a')?.();
+  await vi.advanceTimersByTimeAsync(0);
+  for (const key of ['d', 'e']) ends.get(key)?.();
+  await Promise.all(calls);
+  expect(woken).toEqual(['a', 'b', 'd', 'e']);
+});
