@@ -55,7 +55,8 @@ const NAMES = {
 const WAKE: readonly Target[] = [{ of: WHOLE, ms: 30 }];
 const STANDING: readonly Target[] = [{ of: WHOLE, ms: 15 }];
 const CONT: readonly Target[] = [{ of: 'cont', ms: 1 }];
-const DUMP: readonly Target[] = [{ of: 'dump and fsync', ms: 16 }];
+/** In proportion to what is written, in bytes: 16 ms for 10 MB. */
+const dumpOf = (written: number): readonly Target[] => [{ of: 'dump and fsync', ms: (16 * written) / 10e6 }];
 const OUTAGE = { shared: 20, copied: 40 } as const;
 
 const say = (line: string): void => void process.stderr.write(`${line}\n`);
@@ -126,6 +127,7 @@ async function measure(origin: BenchOrigin, options: Options) {
   const weight = await weigh(origin.dir(asleep), options.sleeping);
 
   const copied = forks[0]?.cost.disk ?? 'copied';
+  const written = (samples: readonly { bytes: number }[]) => median(samples.map((sample) => sample.bytes));
   figures.push(
     figure(NAMES.paused, resumes, CONT),
     figure(NAMES.wake, wakes, [...WAKE, ...CONT]),
@@ -159,7 +161,7 @@ async function measure(origin: BenchOrigin, options: Options) {
     figure(
       'hibernation, 10 MB dirtied',
       dirty.map(({ sample }) => sample),
-      DUMP,
+      dumpOf(written(dirty)),
     ),
     figure(
       'as many bytes, written and synced bare',
@@ -167,7 +169,6 @@ async function measure(origin: BenchOrigin, options: Options) {
     ),
     figure(`${together.each.length} wakes at once, each to its first byte`, together.each),
   );
-  const written = (samples: readonly { bytes: number }[]) => median(samples.map((sample) => sample.bytes));
   const perMachine = (weight.rss[1] - weight.rss[0]) / weight.sleeping;
   const [waiting] = standing;
   sizes.push(
