@@ -208,7 +208,7 @@ describe.runIf(inject('guests'))('a machine', () => {
     child.stdin.write('stty size; tty\n');
     await heard.until('33 91\r\n/dev/pts/');
     child.resize?.({ columns: 120, rows: 40 });
-    child.stdin.write('stty size; echo begun; sleep 1000\n');
+    child.stdin.write('stty size; sh -c "echo begun; exec sleep 1000"\n');
     await heard.until('40 120\r\nbegun\r\n');
     child.stdin.write('\x03');
     child.stdin.write('echo after $?; exit 7\n');

@@ -175,7 +175,7 @@ describe.runIf(inject('guests'))('in a machine', () => {
     stdin.write('stty size\n');
     await until('33 91\r\n');
     there.tell({ type: 'resize', columns: 120, rows: 40 });
-    stdin.write('stty size; echo begun; sleep 1000\n');
+    stdin.write('stty size; sh -c "echo begun; exec sleep 1000"\n');
     await until('40 120\r\nbegun\r\n');
     stdin.write('\x03');
     stdin.write('echo after $?\n');
