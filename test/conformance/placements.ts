@@ -1,6 +1,6 @@
 /**
- * `npm run conformance [-- --revision R …] [--write]` judges one fixture server with the official suite: directly, and
- * behind Moorage in every placement. `--write` puts the totals into the README's table.
+ * `npm run conformance [-- --revision R …] [--write]` judges one fixture server with the official suite, at every revision that it
+ * knows or at those that are named: directly, and behind Moorage in every placement. `--write` puts the totals into the README's table.
  */
 import { mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -11,7 +11,7 @@ import { moorageUp, project } from '../support/moorage.ts';
 import { bundleFixture } from './bundle.ts';
 import { serveDirect } from './direct.ts';
 import type { SuiteResult } from './results.ts';
-import { type Revision, runSuite } from './run.ts';
+import { REVISIONS, type Revision, runSuite } from './run.ts';
 
 /** Where the fixture runs: the name of its server, and how the table calls it. */
 export const PLACEMENTS = {
@@ -54,7 +54,7 @@ export function total({ checks, scored }: SuiteResult): string {
 async function main(): Promise<void> {
   const { values } = parseArgs({
     options: {
-      revision: { type: 'string', multiple: true, default: ['2025-11-25'] },
+      revision: { type: 'string', multiple: true, default: [...REVISIONS] },
       write: { type: 'boolean', default: false },
     },
   });

@@ -9,7 +9,9 @@ import { startProxy } from './proxy.ts';
 import type { Check, SuiteResult } from './results.ts';
 import { readResults, scenarioOf } from './results.ts';
 
-export type Revision = '2025-06-18' | '2025-11-25' | '2026-07-28';
+/** What the suite can judge by. */
+export const REVISIONS = ['2025-06-18', '2025-11-25', '2026-07-28'] as const;
+export type Revision = (typeof REVISIONS)[number];
 
 export interface SuiteOptions {
   /** Where the server under test answers; the suite's DNS rebinding scenario needs a localhost name. */
