@@ -22,7 +22,7 @@ export async function openSsh(config: SshConfig, { stateDir, configDir, visits, 
   try {
     const ssh = await startSsh({
       listen: listen === undefined ? undefined : addressOf(listen),
-      hostKey: loadHostKey(stateDir),
+      hostKey: loadHostKey(stateDir, log),
       authorizedKeysPath:
         authorizedKeys === undefined ? join(stateDir, 'authorized_keys') : resolve(configDir, authorizedKeys),
       teams: teamsOf(config),

@@ -1,9 +1,9 @@
 /** Which keys may enter which machines. */
-import ssh2 from 'ssh2';
 import { describe, expect, test } from 'vitest';
 import { authorize, fingerprintOf, keysOfTeams, parseAuthorizedKeys } from '../../origin/shell/authorized-keys.ts';
+import { makeKeyPair } from '../../origin/shell/host-key.ts';
 
-const pairs = ['ann', 'bob', 'eve'].map((comment) => ssh2.utils.generateKeyPairSync('ed25519', { comment }).public);
+const pairs = ['ann', 'bob', 'eve'].map((comment) => makeKeyPair(comment).public);
 const [ann = '', bob = '', eve = ''] = pairs;
 const blobOf = (text: string) => Buffer.from(text.split(' ')[1] ?? '', 'base64');
 

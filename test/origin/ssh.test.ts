@@ -8,13 +8,14 @@ import ssh2 from 'ssh2';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { processMachine } from '../../origin/process/driver.ts';
 import { keysOfTeams } from '../../origin/shell/authorized-keys.ts';
+import { makeKeyPair } from '../../origin/shell/host-key.ts';
 import { type RunningSsh, startSsh } from '../../origin/shell/ssh-server.ts';
 import type { Wish } from '../../origin/shell/visits.ts';
 import { MoorageError } from '../../shared/errors.ts';
 
 const dir = mkdtempSync(join(tmpdir(), 'moorage-ssh-'));
-const pair = (comment: string) => ssh2.utils.generateKeyPairSync('ed25519', { comment });
-const [host, owner, member, stranger] = [pair('host'), pair('owner'), pair('member'), pair('stranger')];
+const keyPair = (comment: string) => makeKeyPair(comment);
+const [host, owner, member, stranger] = [keyPair('host'), keyPair('owner'), keyPair('member'), keyPair('stranger')];
 const keysPath = join(dir, 'authorized_keys');
 const machine = processMachine();
 const lines: string[] = [];

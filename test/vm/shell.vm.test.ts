@@ -15,7 +15,6 @@ import { join } from 'node:path';
 import { PassThrough } from 'node:stream';
 import { buffer } from 'node:stream/consumers';
 import { setTimeout as sleep } from 'node:timers/promises';
-import ssh2 from 'ssh2';
 import { pack } from 'tar-stream';
 import { afterAll, beforeAll, describe, expect, inject, test } from 'vitest';
 import { controlOf } from '../../cli/control.ts';
@@ -30,6 +29,7 @@ import { openLog } from '../../origin/log.ts';
 import { Machines } from '../../origin/machines.ts';
 import { machineDefinitions, serverDefinitions } from '../../origin/server.ts';
 import { Entrances } from '../../origin/shell/entrances.ts';
+import { makeKeyPair } from '../../origin/shell/host-key.ts';
 import { SHELL_PATH, SSH_PATH } from '../../origin/shell/protocol.ts';
 import type { RunningSsh } from '../../origin/shell/ssh-server.ts';
 import { Visits } from '../../origin/shell/visits.ts';
@@ -233,7 +233,7 @@ describe.runIf(inject('guests'))('in a machine', () => {
 
   test.runIf(inject('ssh'))('OpenSSH enters: a command, a terminal, files, by the port and by the socket', async () => {
     const key = join(dir, 'id');
-    const pair = ssh2.utils.generateKeyPairSync('ed25519', { comment: 'ann' });
+    const pair = makeKeyPair('ann');
     writeFileSync(key, pair.private, { mode: 0o600 });
     writeFileSync(join(dir, 'authorized_keys'), `servers="not*" ${pair.public}\n`, { mode: 0o600 });
     const known = join(dir, 'known_hosts');
