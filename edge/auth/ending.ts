@@ -2,8 +2,10 @@
  * Owns that a stream does not outlive the credential that opened it: it ends when that expires, or is revoked.
  *
  * A stream is joined to the object that knows its credential once it has lived `WATCH_AFTER_MS` (most have ended by then); a
- * credential that was revoked meanwhile ends it at that moment. To what runs behind the stream this is a client that left.
+ * credential that was revoked meanwhile ends it at that moment.
  */
+import { endable } from '../endable.ts';
+
 /** So late at most does a stream end whose credential was revoked, in milliseconds. */
 const WATCH_AFTER_MS = 2000;
 /** Timers count to 2^31 ms at most. */
@@ -25,26 +27,17 @@ export interface Ending {
   readonly watch?: (() => Promise<Watch | null>) | undefined;
 }
 
-/** The response, whose stream ends as `ending` says. Other responses are over soon, and pass as they are. */
+/** The response, whose stream ends as `ending` says. */
 export function endingWith(ending: Ending, response: Response): Response {
-  const isStream = response.headers.get('content-type')?.startsWith('text/event-stream') ?? false;
-  const ends = ending.expiresAt !== undefined || ending.watch !== undefined;
-  if (!isStream || !ends || !response.body) return response;
-  return new Response(endingStream(ending, response.body.getReader()), response);
+  if (ending.expiresAt === undefined && ending.watch === undefined) return response;
+  return endable(response, (end) => watchUntil(ending, () => end('the credential ended')));
 }
 
-function endingStream(
-  { expiresAt, watch }: Ending,
-  reader: ReadableStreamDefaultReader<Uint8Array>,
-): ReadableStream<Uint8Array> {
+/** Calls `end` when the credential has ended. @returns what stops watching. */
+function watchUntil({ expiresAt, watch }: Ending, end: () => void): () => void {
   const timers = new Set<ReturnType<typeof setTimeout>>();
   let socket: WebSocket | null = null;
   let open = true;
-  const leave = () => {
-    open = false;
-    for (const timer of timers) clearTimeout(timer);
-    socket?.close(1000, 'the stream ended');
-  };
   const at = (time: number, act: () => void) => {
     const left = time - Date.now();
     if (left <= 0) return act();
@@ -57,51 +50,29 @@ function endingStream(
     );
     timers.add(timer);
   };
-  return new ReadableStream<Uint8Array>(
-    {
-      start(controller) {
-        const end = () => {
-          if (!open) return;
-          leave();
-          controller.close();
-          void reader.cancel('the credential ended').catch(() => undefined);
-        };
-        const join = async (asking: () => Promise<Watch | null>) => {
-          const watching = await asking().catch(() => null);
-          if (!open) return watching?.socket.close(1000, 'the stream ended');
-          if (!watching) return end();
-          const former = socket;
-          socket = watching.socket;
-          former?.close(1000, 'watched anew');
-          // Also when the object's connection is lost: a client comes back, and is asked for its credential again.
-          const closed = () => {
-            if (socket === watching.socket) end();
-          };
-          socket.addEventListener('close', closed);
-          socket.addEventListener('error', closed);
-          if (watching.until !== null) {
-            const again = Math.max(watching.until, Date.now() + WATCH_AFTER_MS);
-            at(again, () => void join(asking));
-          }
-        };
-        if (expiresAt !== undefined) at(expiresAt, end);
-        if (watch) at(Date.now() + WATCH_AFTER_MS, () => void join(watch));
-      },
-      async pull(controller) {
-        const part = await reader.read().catch((thrown: unknown) => {
-          leave();
-          throw thrown;
-        });
-        if (!open) return;
-        if (!part.done) return controller.enqueue(part.value);
-        leave();
-        controller.close();
-      },
-      async cancel(reason) {
-        leave();
-        await reader.cancel(reason);
-      },
-    },
-    { highWaterMark: 0 },
-  );
+  const join = async (asking: () => Promise<Watch | null>) => {
+    const watching = await asking().catch(() => null);
+    if (!open) return watching?.socket.close(1000, 'the stream ended');
+    if (!watching) return end();
+    const former = socket;
+    socket = watching.socket;
+    former?.close(1000, 'watched anew');
+    // Also when the object's connection is lost: a client comes back, and is asked for its credential again.
+    const closed = () => {
+      if (socket === watching.socket) end();
+    };
+    socket.addEventListener('close', closed);
+    socket.addEventListener('error', closed);
+    if (watching.until !== null) {
+      const again = Math.max(watching.until, Date.now() + WATCH_AFTER_MS);
+      at(again, () => void join(asking));
+    }
+  };
+  if (watch) at(Date.now() + WATCH_AFTER_MS, () => void join(watch));
+  if (expiresAt !== undefined) at(expiresAt, end);
+  return () => {
+    open = false;
+    for (const timer of timers) clearTimeout(timer);
+    socket?.close(1000, 'the stream ended');
+  };
 }
