@@ -41,11 +41,11 @@ function wantedBy(config: Config | undefined, hostMiB: number): Wanted {
   };
 }
 
-/** One line a check, and what to do below those that are missing. Pure. */
+/** One line a check, and what to do below those that are not ok. Pure. */
 export function report(checks: readonly Check[]): string {
   const width = Math.max(...checks.map(({ id }) => id.length));
   const lines = checks.flatMap(({ id, state, needed, found, advice }) => {
-    const word = state === 'ok' ? 'ok' : needed ? 'NEEDED' : 'not here';
+    const word = state === 'missing' ? (needed ? 'NEEDED' : 'not here') : state;
     const line = `${word.padEnd(8)}  ${id.padEnd(width)}  ${found}`;
     return advice === undefined ? [line] : [line, `${' '.repeat(width + 12)}${advice}`];
   });

@@ -1,19 +1,20 @@
 /**
  * Owns what `moorage doctor` says: which of the things that Moorage can use hold on this host. Pure; `facts.ts` looks.
  *
- * A check is `ok`, or `missing` with why and what to do. `needed` tells whether the configuration cannot be served
- * without it: that alone is a failure. Everything else costs speed, isolation or a limit, and says which.
+ * A check is `ok`, `missing` with why and what to do, or `unknown` with when it will be known. `needed` tells whether the
+ * configuration cannot be served without it: that alone, missing, is a failure. Everything else costs speed, isolation or a
+ * limit, and says which.
  */
 import { dropsUser, type JailFacts } from '../vm/jail.ts';
 
 export interface Check {
   /** Stable name, for programs. */
   readonly id: string;
-  readonly state: 'ok' | 'missing';
+  readonly state: 'ok' | 'missing' | 'unknown';
   readonly needed: boolean;
   /** What was found. */
   readonly found: string;
-  /** What it costs and what to do; for a check that is missing. */
+  /** What it costs and what to do, of a check that is missing; of an unknown one how to know. */
   readonly advice?: string;
 }
 
@@ -41,7 +42,7 @@ export interface HostFacts {
   readonly freeStateMiB: number | undefined;
   readonly freeCacheMiB: number | undefined;
   readonly hasImages: boolean;
-  /** Whether files of the state folder can share blocks; undefined where it cannot be tried. */
+  /** Whether files of the state folder, or of the one that it will be made in, can share blocks; undefined where nothing can be written. */
   readonly reflink: boolean | undefined;
   /** Permission bits of the state folder; undefined where there is none yet. */
   readonly stateMode: number | undefined;
@@ -62,6 +63,7 @@ const MINIMUM_NODE = 20;
 /** Packages, kernel, base and some applications. */
 const IMAGES_MIB = 1024;
 const STATE_MIB = 256;
+const WRITABLE = 'Name a folder that you may write in with --state.';
 
 export function checksOf(facts: HostFacts, wanted: Wanted): Check[] {
   const checks = [node(facts), state(facts, wanted), cloudflared(facts)];
@@ -71,7 +73,7 @@ export function checksOf(facts: HostFacts, wanted: Wanted): Check[] {
 
 /** Whether the configuration can be served. */
 export const isFit = (checks: readonly Check[]): boolean =>
-  checks.every(({ state, needed }) => state === 'ok' || !needed);
+  checks.every(({ state, needed }) => state !== 'missing' || !needed);
 
 function node({ nodeVersion }: HostFacts): Check {
   const isNew = Number.parseInt(nodeVersion.replace(/^v/, ''), 10) >= MINIMUM_NODE;
@@ -117,7 +119,11 @@ function sandbox({ qemuVersion, qemuSandbox }: HostFacts): Check {
 
 function kvm({ accelerator }: HostFacts): Check {
   if (accelerator === undefined) {
-    return check('kvm', true, '/dev/kvm opens; whether a guest boots on it is tried by the first "moorage up"', '');
+    return unknown(
+      'kvm',
+      '/dev/kvm opens; whether a guest boots on it is not known',
+      'The first "moorage up" tries it.',
+    );
   }
   const advice = 'Machines are emulated: just as isolated, many times slower.';
   return check('kvm', accelerator.accelerator === 'kvm', accelerator.reason, advice);
@@ -191,7 +197,6 @@ function groups({ cgroups }: HostFacts): Check {
 
 function disks(facts: HostFacts, { largestMachineMiB, budgetMiB, disksMiB }: Wanted): Check[] {
   const { freeCacheMiB, freeStateMiB, hasImages, reflink, memoryMiB, freeMemoryMiB } = facts;
-  const room = freeStateMiB ?? 0;
   const checks = [
     check(
       'memory',
@@ -201,24 +206,22 @@ function disks(facts: HostFacts, { largestMachineMiB, budgetMiB, disksMiB }: Wan
         ? 'The largest machine runs alone. Raise "origin.memory" or lower its "limits.memory".'
         : 'More is promised than the host has: lower "origin.memory".',
     ),
-    check(
-      'disk-room',
-      freeStateMiB === undefined || room >= disksMiB,
-      freeStateMiB === undefined
-        ? 'the state folder is not there yet'
-        : `${gib(room)} are free, machines' disks may grow to ${gib(disksMiB)}`,
-      'A full disk stops the machines that write. Make room, or lower limits.disk of machines that are not made yet.',
-    ),
-    check(
-      'reflink',
-      reflink !== false,
-      reflink === undefined
-        ? 'not tried: the state folder is not there yet'
-        : reflink
-          ? 'copies of a disk share its blocks'
-          : 'copies of a disk are whole copies',
-      'Forks take longer and more room. Put the state folder on XFS or Btrfs.',
-    ),
+    freeStateMiB === undefined
+      ? unknown('disk-room', 'the file system of the state folder does not say what is free', WRITABLE)
+      : check(
+          'disk-room',
+          freeStateMiB >= disksMiB,
+          `${gib(freeStateMiB)} are free, machines' disks may grow to ${gib(disksMiB)}`,
+          'A full disk stops the machines that write. Make room, or lower limits.disk of machines that are not made yet.',
+        ),
+    reflink === undefined
+      ? unknown('reflink', 'nothing can be written where the state folder is to be: not tried', WRITABLE)
+      : check(
+          'reflink',
+          reflink,
+          reflink ? 'copies of a disk share its blocks' : 'copies of a disk are whole copies',
+          'Forks take longer and more room. Put the state folder on XFS or Btrfs.',
+        ),
   ];
   if (!hasImages && freeCacheMiB !== undefined) {
     const advice = `Images need ${gib(IMAGES_MIB)}. Make room, or name another folder with MOORAGE_CACHE.`;
@@ -258,6 +261,10 @@ function cloudflared({ cloudflared }: HostFacts): Check {
 
 function check(id: string, ok: boolean, found: string, advice: string, needed = false): Check {
   return { id, state: ok ? 'ok' : 'missing', needed, found, ...(ok ? {} : { advice }) };
+}
+
+function unknown(id: string, found: string, advice: string): Check {
+  return { id, state: 'unknown', needed: false, found, advice };
 }
 
 const gib = (mib: number): string => (mib >= 1024 ? `${(mib / 1024).toFixed(1)} GiB` : `${mib} MiB`);

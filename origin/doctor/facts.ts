@@ -85,11 +85,11 @@ function existing(folder: string): string {
   return existsSync(folder) || dirname(folder) === folder ? folder : existing(dirname(folder));
 }
 
+/** Whether files of this folder share blocks; of one that is not there yet, those of the folder that it will be made in. */
 async function sharesBlocks(stateDir: string): Promise<boolean | undefined> {
-  if (!existsSync(stateDir)) return undefined;
   let folder: string | undefined;
   try {
-    folder = await mkdtemp(join(stateDir, '.doctor-'));
+    folder = await mkdtemp(join(existing(stateDir), '.moorage-doctor-'));
     await writeFile(join(folder, 'a'), Buffer.alloc(4096, 1));
   } catch {
     if (folder !== undefined) await rm(folder, { recursive: true, force: true });

@@ -1,7 +1,9 @@
 /** What the doctor says of hosts that lack one thing each. */
+import { mkdirSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
+import { report } from '../../cli/doctor.ts';
 import { checksOf, type HostFacts, isFit, type Wanted } from '../../origin/doctor/checks.ts';
 import { hostFacts } from '../../origin/doctor/facts.ts';
 
@@ -69,7 +71,22 @@ test('everything that is missing comes with what to do', () => {
   for (const { state, advice } of checksOf(bare, wanted)) expect(advice === undefined).toBe(state === 'ok');
 });
 
-test('this host is looked at without a trace', async () => {
-  const facts = await hostFacts({ stateDir: join(tmpdir(), 'no-such-state'), cacheDir: tmpdir() });
-  expect(facts).toMatchObject({ nodeVersion: process.version, reflink: undefined, stateMode: undefined });
+test('what could not be tried is not called ok, and fails nothing', () => {
+  const checks = checksOf({ ...good, accelerator: undefined, reflink: undefined, freeStateMiB: undefined }, wanted);
+  const unknown = checks.filter(({ state }) => state === 'unknown').map(({ id }) => id);
+  expect(unknown).toEqual(['kvm', 'disk-room', 'reflink']);
+  expect(isFit(checks)).toBe(true);
+  expect(report(checks)).toMatch(/^unknown +reflink +nothing can be written .*\n +Name a folder/m);
+});
+
+test('this host is looked at without a trace, also where the state folder is not there yet', async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'moorage-doctor-'));
+  const asked = { stateDir: join(folder, 'no', 'state'), cacheDir: tmpdir() };
+  const before = await hostFacts(asked);
+  expect(before).toMatchObject({ nodeVersion: process.version, stateMode: undefined, reflink: expect.any(Boolean) });
+  expect(readdirSync(folder)).toEqual([]);
+  mkdirSync(asked.stateDir, { recursive: true });
+  expect((await hostFacts(asked)).reflink).toBe(before.reflink);
+  expect(readdirSync(asked.stateDir)).toEqual([]);
+  rmSync(folder, { recursive: true });
 });
