@@ -3,7 +3,7 @@
  *
  * The guest is hostile. Whatever breaks the protocol (a malformed frame, more data than its credit, a stream that was
  * never opened) ends the channel with `guest-protocol`, and the owner then kills the machine. Memory is bounded by
- * credits; each answer has a deadline. States: greeting -> open <-> frozen -> closed; `closed` is final and settles
+ * credits, and by reading no more of a guest that does not read; each answer has a deadline. States: greeting -> open <-> frozen -> closed; `closed` is final and settles
  * everything. Frozen, nothing is sent or received (what would be sent waits, in order, bounded by the credits), so the pipe
  * may be replaced by that of the QEMU that wakes the machine, and the streams go on.
  */
@@ -29,6 +29,10 @@ import { MachineError } from './error.ts';
 import { RemoteProcess } from './process.ts';
 
 const MAX_STREAM_ID = OUTGOING - 1;
+/** Unread by the guest, in bytes: from here on it is not read either, as it could ask for answers without end. */
+const MAX_UNREAD = 1024 * 1024;
+/** Frames that wait for the thaw while the guest still opens connections; one of ours leaves far fewer. */
+const MAX_HELD = 65_536;
 /** A guest that asks to stay awake is asked again after this, in milliseconds. */
 const LONGEST_HOLD_MS = 24 * 3_600_000;
 /** A clock may be late by so much, in milliseconds. */
@@ -105,6 +109,7 @@ export class GuestChannel {
     pipe.on('data', (data: Buffer) => {
       if (this.#pipe === pipe) this.#receive(data);
     });
+    pipe.on('drain', () => pipe.resume());
     pipe.on('error', (cause) => gone(new MachineError('machine-gone', 'the channel to the machine broke', { cause })));
     pipe.once('close', () => gone(new MachineError('machine-gone', 'the machine ended')));
   }
@@ -250,7 +255,10 @@ export class GuestChannel {
   #send(frame: Buffer): void {
     if (this.#closed !== undefined) return;
     if (this.#held !== undefined) this.#held.push(frame);
-    else this.#pipe?.write(frame);
+    else if (this.#pipe !== undefined) {
+      this.#pipe.write(frame);
+      if (this.#pipe.writableLength > MAX_UNREAD) this.#pipe.pause();
+    }
   }
 
   #release(): void {
@@ -289,6 +297,7 @@ export class GuestChannel {
       return;
     }
     if (frame.stream >= OUTGOING) {
+      if ((this.#held?.length ?? 0) > MAX_HELD) throw new FrameError('the guest asks on instead of falling silent');
       this.#connections.handle(frame);
       return;
     }

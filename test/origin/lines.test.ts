@@ -35,6 +35,13 @@ describe('lines', () => {
     expect(next).toEqual({ type: 'line', text: 'short' });
   });
 
+  test('what no newline follows is a line when nothing more comes', () => {
+    const splitter = new LineSplitter(1000);
+    expect(splitter.push(Buffer.from('first\nlast wor'))).toEqual([{ type: 'line', text: 'first' }]);
+    splitter.push(Buffer.from('ds'));
+    expect([splitter.end(), splitter.end()]).toEqual([{ type: 'line', text: 'last words' }, undefined]);
+  });
+
   test('an endless line costs bounded memory', () => {
     const splitter = new LineSplitter(1000);
     const chunk = Buffer.alloc(1 << 20, 'x');

@@ -10,6 +10,7 @@ import {
   FRAME,
   type Frame,
   FrameDecoder,
+  OUTGOING,
   PROTOCOL_VERSION,
   WINDOW,
 } from '../../origin/guest/mux.ts';
@@ -113,6 +114,43 @@ test('writes wait for credit', async () => {
     .reduce((sum, frame) => sum + frame.payload.length, 0);
   expect(bytes).toBe(WINDOW);
   expect(done).toBe(false);
+});
+
+describe('a guest that asks for connections without end', () => {
+  const asking = (from: number) =>
+    Buffer.concat(Array.from({ length: 1000 }, (_, n) => encodeJson(FRAME.connect, OUTGOING + from + n, {})));
+
+  test('and reads no answer is not read either, until it does', async () => {
+    let unread: (() => void)[] = [];
+    let isReading = false;
+    const pipe = new Duplex({
+      read: () => undefined,
+      write: (_chunk, _encoding, done) => (isReading ? done() : unread.push(done)),
+    });
+    const channel = new GuestChannel(() => undefined);
+    channel.attach(pipe);
+    pipe.push(hello);
+    await channel.hello;
+    for (let turn = 0; turn < 40; turn += 1) {
+      pipe.push(asking(turn * 1000));
+      await new Promise(setImmediate);
+    }
+    expect(pipe.writableLength).toBeLessThan(1.5 * 1024 * 1024);
+    isReading = true;
+    for (const done of unread) done();
+    unread = [];
+    await vi.waitFor(() => expect([pipe.readableLength, pipe.writableLength]).toEqual([0, 0]));
+  });
+
+  test('instead of falling silent is cut off', async () => {
+    const guest = hostileGuest();
+    guest.say(hello);
+    await guest.channel.hello;
+    const frozen = guest.channel.freeze(60_000, { force: true });
+    for (let turn = 0; turn < 70; turn += 1) guest.say(asking(turn * 1000));
+    expect((await guest.closed).message).toMatch(/asks on/);
+    await expect(frozen).rejects.toMatchObject({ code: 'guest-protocol' });
+  });
 });
 
 test('output that followed the exit still arrives, and late frames of a finished process are ignored', async () => {
