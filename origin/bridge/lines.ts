@@ -37,6 +37,11 @@ export class LineSplitter {
     }
   }
 
+  /** The line that no newline followed, when nothing more comes. */
+  end(): Line | undefined {
+    return this.#finish();
+  }
+
   #take(piece: Buffer): void {
     if (this.#skipping) {
       this.#skipping.bytes += piece.length;

@@ -41,6 +41,7 @@ export interface StdioChannelOptions {
 export class StdioChannel implements Channel {
   readonly #options: StdioChannelOptions;
   readonly #events: ChannelEvents;
+  readonly #stderr = new LineSplitter(MAX_STDERR_LINE_BYTES);
   #stderrTail: string[] = [];
   #garbage = 0;
   #answers = 0;
@@ -56,7 +57,9 @@ export class StdioChannel implements Channel {
     process.stdout.on('data', (chunk: Buffer) => {
       for (const line of splitter.push(chunk)) this.#line(line);
     });
-    this.#logStderr();
+    process.stderr.on('data', (chunk: Buffer) => {
+      for (const line of this.#stderr.push(chunk)) this.#logStderr(line);
+    });
     // EPIPE and destroyed streams end in `exited`, which settles everything.
     for (const stream of [process.stdin, process.stdout, process.stderr]) stream.on('error', () => undefined);
     const drained = Promise.all([finished(process.stdout), finished(process.stderr)]);
@@ -141,21 +144,23 @@ export class StdioChannel implements Channel {
     this.#events.lost(Number(found[1]), error);
   }
 
-  #logStderr(): void {
-    const { process, log, server, machine, redactor } = this.#options;
-    const splitter = new LineSplitter(MAX_STDERR_LINE_BYTES);
-    process.stderr.on('data', (chunk: Buffer) => {
-      for (const line of splitter.push(chunk)) {
-        const text =
-          line.type === 'line' ? redactor.text(line.text) : `${redactor.cut(line.head)}… (${line.bytes} bytes)`;
-        log.server(server, machine, text);
-        this.#stderrTail = [...this.#stderrTail, text].slice(-STDERR_TAIL_LINES);
-      }
-    });
+  #logStderr(line: Line, isWhole = true): void {
+    const { log, server, machine, redactor } = this.#options;
+    const text =
+      line.type === 'overlong'
+        ? `${redactor.cut(line.head)}… (${line.bytes} bytes)`
+        : isWhole
+          ? redactor.text(line.text)
+          : redactor.cut(line.text);
+    log.server(server, machine, text);
+    this.#stderrTail = [...this.#stderrTail, text].slice(-STDERR_TAIL_LINES);
   }
 
   #close(exit: ProcessExit): ChannelEnd {
     this.#open = false;
+    // Last words often have no newline, or were cut short.
+    const last = this.#stderr.end();
+    if (last !== undefined) this.#logStderr(last, false);
     const how = exit.signal === null ? `exited with code ${exit.code}` : `was ended by ${exit.signal}`;
     const { server, machine, log } = this.#options;
     log.server(server, machine, `(moorage) the process ${how}${this.#ending ? ', as it was asked to' : ''}`);

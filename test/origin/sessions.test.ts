@@ -240,7 +240,8 @@ describe('when the process ends', () => {
     expect(error).toMatchObject({ code: 'outcome_unknown', data: { exitCode: 3, retryable: false } });
     expect((error as MoorageError).message).toContain('exited with code 3');
     expect((error as MoorageError).message).not.toContain('last words');
-    expect(warnings.join('\n')).toContain('last words');
+    expect(warnings.join('\n')).toContain('last words\nand no newline');
+    expect(stderr).toContain('and no newline');
     await peer.closed;
     expect(await codeOf(sessions.get('s', definition()))).toBe('session_unknown');
     expect(await codeOf(start(peer, 's', 3, { action: 'echo' }).answer)).toBe('session_unknown');

@@ -54,7 +54,7 @@ const actions = {
     setTimeout(() => text(id, args.value), args.ms ?? 0);
   },
   crash: (_id, args) => {
-    process.stderr.write('last words\n');
+    process.stderr.write('last words\nand no newline');
     setTimeout(() => process.exit(args.code ?? 3), 20);
   },
   'answer-and-exit': (id) => {
