@@ -23,7 +23,14 @@ export async function tarOf(members: readonly Member[]): Promise<Buffer> {
   return buffer(archive);
 }
 
-const PACKERS = { plain: (data: Buffer) => data, gzip: gzipSync, zstd: zstdCompressSync } as const;
+/** As "zstd:chunked": a frame for each piece, and one that says where they are, to be skipped (RFC 8878, 3.1.2). */
+function zstdChunked(data: Buffer): Buffer {
+  const pieces: Buffer[] = [];
+  for (let at = 0; at < data.length; at += 700) pieces.push(zstdCompressSync(data.subarray(at, at + 700)));
+  return Buffer.concat([...pieces, Buffer.from('502a4d1805000000', 'hex'), Buffer.from('where')]);
+}
+
+const PACKERS = { plain: (data: Buffer) => data, gzip: gzipSync, zstd: zstdCompressSync, zstdChunked } as const;
 
 export interface ImageOptions {
   layers: readonly { members: readonly Member[]; packed?: keyof typeof PACKERS }[];

@@ -4,8 +4,11 @@ import type { Readable } from 'node:stream';
 import { pipeline } from 'node:stream';
 import { createGunzip, createZstdDecompress } from 'node:zlib';
 import { unusable } from './manifest.ts';
+import { frameByFrame } from './zstd-frames.ts';
 
-const MAGIC = { gzip: '1f8b', zstd: '28b52ffd', xz: 'fd377a58', bzip2: '425a68' } as const;
+const MAGIC = { gzip: '1f8b', xz: 'fd377a58', bzip2: '425a68' } as const;
+/** A frame, or one that is to be skipped (RFC 8878, 3.1.1 and 3.1.2). */
+const ZSTD = /^(28b52ffd|5.2a4d18)/;
 
 /** The stream without its compression (gzip, zstd or none). Rejects with `image-build-failed` for others. */
 export async function unpacked(stream: Readable): Promise<Readable> {
@@ -14,15 +17,10 @@ export async function unpacked(stream: Readable): Promise<Readable> {
     stream.destroy();
     throw unusable('it is packed with xz or bzip2; gzip, zstd and plain layers are read');
   }
-  const through = start.startsWith(MAGIC.gzip)
-    ? createGunzip()
-    : start.startsWith(MAGIC.zstd)
-      ? createZstdDecompress()
-      : undefined;
-  if (through === undefined) return stream;
-  // A failure of either ends the other; whoever reads `through` hears of it.
-  pipeline(stream, through, () => undefined);
-  return through;
+  // A failure of any ends the others; whoever reads the last hears of it.
+  if (start.startsWith(MAGIC.gzip)) return pipeline(stream, createGunzip(), () => undefined);
+  if (ZSTD.test(start)) return pipeline(stream, frameByFrame(), createZstdDecompress(), () => undefined);
+  return stream;
 }
 
 async function firstBytes(stream: Readable, count: number): Promise<Buffer> {

@@ -6,7 +6,15 @@ import { createReadStream, type ReadStream } from 'node:fs';
 import { lstat, readFile, realpath } from 'node:fs/promises';
 import { join, sep } from 'node:path';
 import type { Digest } from '../../../shared/config/oci-reference.ts';
-import { type Descriptor, forMachines, MAX_DOCUMENT, parseIndex, parseSaved, unusable } from './manifest.ts';
+import {
+  allForMachines,
+  type Descriptor,
+  forMachines,
+  MAX_DOCUMENT,
+  parseIndex,
+  parseSaved,
+  unusable,
+} from './manifest.ts';
 import { type Blobs, digestOfBytes, imageOf, type SourceImage } from './source.ts';
 
 /** Finds a file of the folder by its name there; undefined when there is none. */
@@ -37,9 +45,8 @@ function choose(all: readonly Descriptor[], wanted: Digest | undefined): Descrip
     return found;
   }
   const distinct = [...new Map(all.map((one) => [one.digest, one])).values()];
-  if (distinct.length > 1 && distinct.every(({ platform }) => platform === undefined)) {
-    throw unusable(`it holds several: name one with @sha256:…; there are: ${listed(distinct)}`);
-  }
+  const several = distinct.every(({ platform }) => platform === undefined) ? distinct : allForMachines(distinct);
+  if (several.length > 1) throw unusable(`it holds several: name one with @sha256:…; there are: ${listed(several)}`);
   return forMachines(distinct);
 }
 

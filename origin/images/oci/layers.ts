@@ -8,9 +8,9 @@ import { pipeline } from 'node:stream/promises';
 import { extract, type Header } from 'tar-stream';
 import { MachineError } from '../../vm/error.ts';
 import { unpacked } from './compression.ts';
+import { type Budget, counting } from './counting.ts';
 import { unusable } from './manifest.ts';
 import type { SourceLayer } from './source.ts';
-import { type Budget, counting, guarding } from './tar-guard.ts';
 import { LayerTree } from './tree.ts';
 
 export interface LayersOptions {
@@ -67,7 +67,7 @@ async function readLayer(
   try {
     const counted = raw.pipe(stored.through);
     raw.once('error', (error) => counted.destroy(error));
-    await Promise.all([pipeline(await unpacked(counted), plain.through, guarding(), archive), read()]);
+    await Promise.all([pipeline(await unpacked(counted), plain.through, archive), read()]);
   } catch (cause) {
     if (cause instanceof MachineError) throw cause;
     throw unusable(`a layer cannot be read: ${cause instanceof Error ? cause.message : String(cause)}`);
@@ -80,9 +80,15 @@ async function readLayer(
   if (plain.digest() !== diffId) throw unusable(`its layer ${diffId} has other content than it says`);
 }
 
-const isFile = ({ type }: Header): boolean => type === 'file' || type === 'contiguous-file';
+/** A file whose bytes are all there. In its pax form a sparse one comes as a file that holds a map and pieces. */
+const isFile = (header: Header): boolean =>
+  (header.type === 'file' || header.type === 'contiguous-file') && !isSparse(paxOf(header));
 
-/** Folders and links. Devices and pipes are left out: a machine has its own /dev. */
+const paxOf = (header: Header): Record<string, string> => (header as { pax?: Record<string, string> | null }).pax ?? {};
+const isSparse = (pax: Record<string, string>): boolean =>
+  Object.keys(pax).some((key) => key.startsWith('GNU.sparse.'));
+
+/** Folders and links. Devices and pipes are left out: a machine has its own /dev. Throws for what it does not know. */
 function addSpecial(tree: LayerTree, header: Header): void {
   const { name, linkname } = header;
   switch (header.type) {
@@ -95,16 +101,24 @@ function addSpecial(tree: LayerTree, header: Header): void {
     case 'link':
       tree.addHardLink(name, linkname ?? '');
       return;
+    case 'character-device':
+    case 'block-device':
+    case 'fifo':
+      return;
+    default:
+      throw unusable(
+        'a layer holds an entry of an unknown kind (a sparse file, perhaps: pack it with its holes filled)',
+      );
   }
 }
 
 /** Owners above 2097151 are in a pax record. */
 function ownedBy(header: Header): { mode: number; uid: number; gid: number } {
   const { mode, uid, gid } = header;
-  const { pax } = header as { pax?: Record<string, string> | null };
+  const pax = paxOf(header);
   const number = (text: string | undefined, fallback: number | undefined) => {
     const value = text === undefined ? (fallback ?? 0) : Number(text);
     return Number.isInteger(value) && value >= 0 && value < 2 ** 32 ? value : 0;
   };
-  return { mode: (mode ?? 0o644) & 0o7777, uid: number(pax?.uid, uid), gid: number(pax?.gid, gid) };
+  return { mode: (mode ?? 0o644) & 0o7777, uid: number(pax.uid, uid), gid: number(pax.gid, gid) };
 }

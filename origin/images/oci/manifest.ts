@@ -23,7 +23,7 @@ const descriptor = z.object({
   mediaType: z.string().optional(),
   digest,
   size: z.number().int().nonnegative(),
-  platform: z.object({ os: z.string(), architecture: z.string() }).optional(),
+  platform: z.object({ os: z.string(), architecture: z.string(), variant: z.string().optional() }).optional(),
   annotations: z.record(z.string(), z.string()).optional(),
 });
 export type Descriptor = z.infer<typeof descriptor>;
@@ -73,11 +73,18 @@ export function parseConfiguration(text: string): Configuration {
 
 /** The image for machines among those of an index; where there are several, the first, as container tools do. */
 export function forMachines(all: readonly Descriptor[]): Descriptor {
-  const isOurs = ({ platform }: Descriptor) => platform?.os === 'linux' && platform.architecture === 'amd64';
-  const found = all.find(isOurs) ?? (all.length === 1 && all[0]?.platform === undefined ? all[0] : undefined);
+  const [found] = allForMachines(all);
   if (found !== undefined) return found;
   const platforms = all.map(({ platform }) => (platform ? `${platform.os}/${platform.architecture}` : 'unknown'));
   throw unusable(`it has no linux/amd64 (it has: ${[...new Set(platforms)].join(', ').slice(0, 200) || 'nothing'})`);
+}
+
+/** Those for linux/amd64, or one alone that does not say what it is for. Variants may need more than a processor has. */
+export function allForMachines(all: readonly Descriptor[]): readonly Descriptor[] {
+  if (all.length === 1 && all[0]?.platform === undefined) return all;
+  const ours = all.filter(({ platform }) => platform?.os === 'linux' && platform.architecture === 'amd64');
+  const plain = ours.filter(({ platform }) => platform?.variant === undefined || platform.variant === 'v1');
+  return plain.length > 0 ? plain : ours;
 }
 
 function read<T>(schema: z.ZodType<T>, text: string, what: string): T {
