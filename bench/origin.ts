@@ -95,7 +95,7 @@ export class BenchOrigin {
 
   /** The server in a copy of the machine. */
   forkOf(parent: ProcessDefinition, name: string): ProcessDefinition {
-    return { ...parent, name, machine: name, fork: { server: parent.name, home: parent.machine } };
+    return { ...parent, name, machine: name, fork: { of: parent.name, server: parent.name, home: parent.machine } };
   }
 
   /** The process that went on in the copy that was made last. */

@@ -9,10 +9,9 @@ const answer = z.object({
     z.looseObject({
       key: z.string(),
       state: z.string(),
-      machine: z.string(),
       isolation: z.string(),
       owner: z.string().optional(),
-      fork: z.boolean().optional(),
+      forkOf: z.string().optional(),
       crashLoop: z.string().optional(),
     }),
   ),
@@ -44,9 +43,9 @@ gets a new one at the next call.
       process.stdout.write(`${JSON.stringify(listed, null, 2)}\n`);
       return 0;
     }
-    const rows = machines.map(({ key, state, machine, isolation, owner, fork }) => {
-      const whose = owner ? `${fork ? 'of' : isolation} ${owner}` : '';
-      return [key, state, fork ? `fork of ${machine} ${whose}`.trimEnd() : whose];
+    const rows = machines.map(({ key, state, isolation, owner, forkOf }) => {
+      const whose = owner ? `${forkOf === undefined ? isolation : 'of'} ${owner}` : '';
+      return [key, state, forkOf === undefined ? whose : `fork of ${forkOf} ${whose}`.trimEnd()];
     });
     process.stdout.write(table(['MACHINE', 'STATE', 'OWNER'], rows));
     for (const { key, crashLoop } of machines)

@@ -1,10 +1,13 @@
 /** Owns what `moorage up` tells: one URL a server, and a configuration that can be pasted into an MCP client. Pure. */
 import { clientConfig } from '../router/client-config.ts';
+import type { ServedFork } from '../router/origin-half.ts';
 import { isEdgeServer, isHttpServer, machineOf } from '../shared/config/entry.ts';
 import type { Config } from '../shared/config.ts';
 
 export interface SummaryOptions {
   readonly config: Config;
+  /** What is served beside it. */
+  readonly forks: readonly ServedFork[];
   /** Base URL of the edge, without a slash at its end. */
   readonly url: string;
   readonly accelerator: 'kvm' | 'tcg' | 'none';
@@ -13,8 +16,8 @@ export interface SummaryOptions {
 }
 
 /** The text that `moorage up` ends with, ready to print. */
-export function summary({ config, url, accelerator, fallback }: SummaryOptions): string {
-  const rows = [...config.servers].map(([name, entry]) => {
+export function summary({ config, forks, url, accelerator, fallback }: SummaryOptions): string {
+  const configured = [...config.servers].map(([name, entry]) => {
     const where = isEdgeServer(entry)
       ? 'answered at the edge'
       : isHttpServer(entry)
@@ -22,8 +25,10 @@ export function summary({ config, url, accelerator, fallback }: SummaryOptions):
         : entry.runtime === 'process' || fallback
           ? 'plain process on this machine (no isolation)'
           : `microVM "${machineOf(name, entry)}"${accelerator === 'tcg' ? ' (emulated)' : ''}, boots when called`;
-    return [name, `${url}/${name}/mcp`, where] as const;
+    return [name, where] as const;
   });
+  const copies = forks.map(({ server, of }) => [server, `copy of "${of}" (moorage fork)`] as const);
+  const rows = [...configured, ...copies].map(([name, where]) => [name, `${url}/${name}/mcp`, where] as const);
   const [first, second] = [0, 1].map((column) => Math.max(...rows.map((row) => row[column]?.length ?? 0)));
   const lines = rows.map(
     ([name, address, where]) => `  ${name.padEnd(first ?? 0)}  ${address.padEnd(second ?? 0)}  ${where}`,

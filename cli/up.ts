@@ -68,7 +68,8 @@ export async function up(options: UpOptions): Promise<number> {
   );
   try {
     const { clientUrl: url, isolation, accelerator = 'none' } = router;
-    say(`\n${summary({ config, url, accelerator, fallback: isolation === 'process' })}`);
+    const fallback = isolation === 'process';
+    say(`\n${summary({ config, forks: router.forks(), url, accelerator, fallback })}`);
     const end = await Promise.race([stopped, router.ended]);
     if (end === 'stopped') say('stopping');
     return end === 'failed' ? 1 : 0;

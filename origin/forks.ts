@@ -158,7 +158,12 @@ export class Forks {
       .update(JSON.stringify(['fork', server, original.deployment]))
       .digest('hex')
       .slice(0, 16);
-    const fork = { server: original.name, home: original.machine, ...(principal === undefined ? {} : { principal }) };
+    const fork = {
+      of,
+      server: original.name,
+      home: original.machine,
+      ...(principal === undefined ? {} : { principal }),
+    };
     // It is one machine, whoever had one of his own before.
     const entry = { ...original.entry, isolation: 'server' as const };
     return { ...original, entry, name: server, machine: machineNameOf(server), deployment, fork };

@@ -15,7 +15,7 @@ import { noteBoot } from './images/uses.ts';
 import type { Log } from './log.ts';
 import { homeOf, noteOwner, ownerFile, type Place, placesIn } from './places.ts';
 import { processMachine } from './process/driver.ts';
-import type { MachineDefinition, Own, ProcessDefinition, ServerDefinition } from './server.ts';
+import type { ForkOf, MachineDefinition, Own, ProcessDefinition, ServerDefinition } from './server.ts';
 import type { Lease } from './supervisor/slot.ts';
 import { Supervisor } from './supervisor/supervisor.ts';
 import { Templates } from './templates.ts';
@@ -55,8 +55,8 @@ export interface MachineListing {
   readonly isolation: Isolation;
   /** Subject of the principal whose it is. */
   readonly owner?: string;
-  /** Whether it is a copy of that machine. */
-  readonly fork?: true;
+  /** What it is a copy of: a server, a fork, or a single caller's machine by its key. */
+  readonly forkOf?: string;
   /** A sentence without its full stop, for one that keeps ending by itself. */
   readonly crashLoop?: string;
 }
@@ -78,8 +78,8 @@ export class Machines implements ServerHost {
   readonly #supervisor: Supervisor;
   readonly #definitions: ReadonlyMap<string, MachineDefinition>;
   readonly #callers = new CallersMachines();
-  /** Copies of machines, by their keys: how each is configured, and whose the copied machine is. */
-  readonly #forks = new Map<string, { readonly like: MachineDefinition; readonly principal: string | undefined }>();
+  /** Copies of machines, by their keys: how each is configured, and what it is a copy of. */
+  readonly #forks = new Map<string, { readonly like: MachineDefinition; readonly fork: ForkOf }>();
   readonly #blueprints: Blueprints;
   readonly #templates: Templates | undefined;
   #sleepers: Sleepers | undefined;
@@ -167,11 +167,11 @@ export class Machines implements ServerHost {
       const { key } = seen;
       const own = this.#callers.ownOf(key);
       if (own) return { ...seen, machine: own.home, isolation: own.isolation, owner: own.principal };
-      const fork = this.#forks.get(key);
-      if (fork) {
-        const { like, principal } = fork;
+      const copy = this.#forks.get(key);
+      if (copy) {
+        const { of, home, principal } = copy.fork;
         const owner = principal === undefined ? {} : { owner: principal };
-        return { ...seen, machine: like.key, isolation: 'server', ...owner, fork: true };
+        return { ...seen, machine: home, isolation: 'server', ...owner, forkOf: of };
       }
       return { ...seen, machine: key, isolation: 'server' };
     });
@@ -226,8 +226,8 @@ export class Machines implements ServerHost {
   /** Makes a copy known that is there. */
   defineFork(to: ProcessDefinition): void {
     const definition = this.#definitions.get(homeOf(to));
-    if (!definition) return;
-    this.#forks.set(to.machine, { like: definition, principal: to.fork?.principal });
+    if (!definition || !to.fork) return;
+    this.#forks.set(to.machine, { like: definition, fork: to.fork });
     this.#define(definition, { key: to.machine });
   }
 

@@ -28,9 +28,11 @@ export interface ServerDefinition {
   readonly deployment: string;
 }
 
-/** What a fork was made of, directly or by way of other forks. */
+/** What a fork was made of. */
 export interface ForkOf {
-  /** Name of the server in the configuration, also inside the copied machine. */
+  /** What was copied: a server, a fork, or a single caller's machine by its key. */
+  readonly of: string;
+  /** Name of the server in the configuration, also inside the copied machine: `of`, or what that is a copy of. */
   readonly server: string;
   /** Name of its machine in the configuration. */
   readonly home: string;

@@ -45,6 +45,13 @@ export interface OriginHalfOptions {
   readonly log: Log;
 }
 
+/** A copy of a live machine that is served under a name of its own. */
+export interface ServedFork {
+  readonly server: string;
+  /** What was copied: a server, a fork, or a single caller's machine by its key. */
+  readonly of: string;
+}
+
 export interface OriginHalf {
   /** As this host can serve it. */
   readonly config: Config;
@@ -61,6 +68,8 @@ export interface OriginHalf {
    * Goes on to remove, in the background, some of those that nobody uses.
    */
   prepare(): Promise<void>;
+  /** Copies of machines that are served, and what each is a copy of. */
+  forks(): readonly ServedFork[];
   stop(): Promise<void>;
 }
 
@@ -133,6 +142,8 @@ export async function originHalf(configured: Config, options: OriginHalfOptions)
       }
       if (driver) garbage = removeGarbage(cacheDir, log);
     },
+    forks: () =>
+      [...(agent?.servers.values() ?? [])].flatMap(({ name, fork }) => (fork ? [{ server: name, of: fork.of }] : [])),
     stop: async () => {
       await control?.close();
       holds?.close();

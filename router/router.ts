@@ -18,7 +18,7 @@ import { edgeSettings } from './edge-settings.ts';
 import type { Fallback } from './isolation.ts';
 import { keepEdge } from './keep-edge.ts';
 import { type Mount, mountAt } from './mount.ts';
-import { originHalf } from './origin-half.ts';
+import { originHalf, type ServedFork } from './origin-half.ts';
 import {
   type HolderKind,
   loadKeys,
@@ -33,6 +33,7 @@ export { ConfigError, type ConfigInput } from '../shared/config.ts';
 export type { ClientConfig } from './client-config.ts';
 export { RouterError, type RouterErrorCode } from './error.ts';
 export type { Fallback } from './isolation.ts';
+export type { ServedFork } from './origin-half.ts';
 
 export interface RouterOptions {
   /** Paths in the configuration are relative to this folder. Default: the working directory. */
@@ -66,7 +67,9 @@ export interface Router extends Mount {
   readonly accelerator: 'kvm' | 'tcg' | undefined;
   /** Resolves when the router has ended: `closed` by `close`, or `failed` (the log has the reason; call `close` still). */
   readonly ended: Promise<'closed' | 'failed'>;
-  /** `mcpServers` for a client that speaks Streamable HTTP. */
+  /** Copies of live machines that are served beside the servers of the configuration: they come and go. */
+  forks(): readonly ServedFork[];
+  /** `mcpServers` for a client that speaks Streamable HTTP, with the servers of the configuration. */
   clientConfig(): ClientConfig;
   /** Ends everything and gives the state folder back. Calls in flight get a few seconds; open streams are cut. */
   close(): Promise<void>;
@@ -186,6 +189,7 @@ async function compose(composition: Composition): Promise<Router> {
     isolation: origin.isolation,
     accelerator: origin.accelerator,
     ended: edge.ended,
+    forks: () => origin.forks(),
     ...mountAt(edge, base),
     clientConfig: () => clientConfig(config, base?.href.replace(/\/$/, '') ?? clientUrl),
     close,

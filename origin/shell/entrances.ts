@@ -38,8 +38,8 @@ export class Entrances {
 
   /** The server as it is in the one machine that this principal has of it. */
   #ownOf(server: ServerDefinition, principal: string): ServerDefinition {
-    const theirs = this.#machines.states().filter(({ owner, machine, fork }) => {
-      return owner === principal && machine === server.machine && !fork;
+    const theirs = this.#machines.states().filter(({ owner, machine, forkOf }) => {
+      return owner === principal && machine === server.machine && forkOf === undefined;
     });
     const [key, ...more] = theirs.map((one) => one.key);
     const own = key === undefined ? undefined : this.#machines.ownOf(key);

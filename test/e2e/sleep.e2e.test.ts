@@ -211,8 +211,9 @@ describe.skipIf(!inject('guests'))('a machine that sleeps', () => {
     moorage = await moorageUp(dir, { port });
     const machines = JSON.parse(await moorageCommand(dir, 'machines', '--json')) as { key: string }[];
     expect(machines).toEqual(
-      expect.arrayContaining([expect.objectContaining({ key: 'staging', machine: 'sleeper', fork: true })]),
+      expect.arrayContaining([expect.objectContaining({ key: 'staging', machine: 'sleeper', forkOf: 'sleeper' })]),
     );
+    expect(moorage.output()).toMatch(/^ +staging +\S+\/staging\/mcp +copy of "sleeper"/m);
     expect(await moorageCommand(dir, 'fork')).toMatch(/^staging +sleeper +\d{4}-/m);
     expect([await count(), Number(await act('count'))]).toEqual(counted.map((before) => before + 1));
     await child.close();

@@ -124,7 +124,7 @@ test('a fork of a fork is a server like the first, and outlives what it was made
   await forks.remove('staging');
   expect([...started().list()].map(({ server }) => server)).toEqual(['canary']);
   expect([fork('canary'), servers.get('canary')?.deployment]).toEqual([
-    { server: 'notes', home: 'notes' },
+    { of: 'staging', server: 'notes', home: 'notes' },
     deployments[2],
   ]);
 });

@@ -161,7 +161,12 @@ describe.runIf(inject('guests'))('a principal’s new machine', () => {
     expect(await there.ask('read', { path: 'executions.log' })).toMatch(/^hers /m);
     expect(await there.ask('read', { path: '/proc/sys/kernel/hostname' })).toBe('staging');
     expect(machines.states()).toContainEqual(
-      expect.objectContaining({ key: 'staging', machine: 'each', owner: 'ann', fork: true }),
+      expect.objectContaining({
+        key: 'staging',
+        machine: 'each',
+        owner: 'ann',
+        forkOf: expect.stringMatching(/^each\.p-/),
+      }),
     );
     const bob = { origin: 'o', principal: 'bob', server: 'staging', machine: 'staging', session: 's' };
     await expect(placed(staging, bob as never)).rejects.toMatchObject({ code: 'forbidden_server' });
