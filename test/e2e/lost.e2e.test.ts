@@ -61,13 +61,14 @@ test(`${SESSIONS * CALLS} calls, and a server process killed with -9 every few o
   });
   let running = true;
   let killed = 0;
+  // What has just begun is running: of all that is killed, some may run again and some may not.
   const killer = async () => {
-    while (running) {
-      await delay(50 + Math.random() * 250);
-      const recent = executions().slice(-10);
-      const victim = recent[Math.floor(Math.random() * recent.length)]?.[1];
+    for (let seen = 0; running; await delay(10)) {
+      const all = executions();
+      const victim = all.at(-1)?.[1];
+      if (victim === undefined || all.length < seen + 20) continue;
+      seen = all.length;
       try {
-        if (victim === undefined || !running) continue;
         process.kill(victim, 'SIGKILL');
         killed++;
       } catch {
@@ -84,7 +85,7 @@ test(`${SESSIONS * CALLS} calls, and a server process killed with -9 every few o
       await delay(k * 60 + Math.random() * 60);
       const tool = TOOLS[k % TOOLS.length] ?? 'do';
       const value = `${n}-${k}`;
-      const args = { action: 'record', value, ms: Math.random() * 300 };
+      const args = { action: 'record', value, ms: 100 + Math.random() * 200 };
       const { answers } = await post(session, { id: k, method: 'tools/call', params: { name: tool, arguments: args } });
       outcomes.set(value, { tool, answers });
     });
