@@ -47,18 +47,21 @@ export class Blueprints {
     return this.#options.hasDriver ? definition.runtime : 'process';
   }
 
-  /**
-   * Builds the images of these machines that are not there, with progress in the log.
-   * @throws MachineError naming what to do.
-   */
+  /** Builds the images of these machines that are not there. The log has the progress, and which cannot be built and why. */
   async prepare(keys: Iterable<string> = this.#options.definitions.keys()): Promise<void> {
     for (const key of keys) {
       const definition = this.#options.definitions.get(key);
-      if (definition && this.runtimeOf(definition.key) === 'vm') await this.provision(definition);
+      if (!definition || this.runtimeOf(definition.key) !== 'vm') continue;
+      try {
+        await this.provision(definition);
+      } catch (error) {
+        if (!(error instanceof MachineError)) throw error;
+        this.#options.log.error(`machine ${key}: ${error.message}${error.detail ? `\n${error.detail}` : ''}`);
+      }
     }
   }
 
-  /** What boots the machine of this key, which is made after `definition`. Rejects as `prepare`. */
+  /** What boots the machine of this key, which is made after `definition`. Rejects as `provision`. */
   async spec(definition: MachineDefinition, key: string): Promise<MachineSpec> {
     const { memoryMiB, cpus, diskMiB, pids } = definition;
     const { image } = await this.provision(definition);
@@ -71,7 +74,7 @@ export class Blueprints {
     return { key, dir: join(this.#options.folder, key), image, memoryMiB, cpus, diskMiB, pids, hostname, egress };
   }
 
-  /** Its images, built where they are not there. Rejects as `prepare`. */
+  /** Its images, built where they are not there. Rejects with a MachineError naming what to do. */
   provision(definition: MachineDefinition): Promise<Provision> {
     const { key } = definition;
     const known = this.#provisions.get(key);
@@ -90,7 +93,7 @@ export class Blueprints {
     return built;
   }
 
-  /** How a server's process is started, or `instead` in its place. Rejects as `prepare`. */
+  /** How a server's process is started, or `instead` in its place. Rejects as `provision`. */
   async processSpec(server: ProcessDefinition, instead?: readonly string[]): Promise<ProcessSpec> {
     const { entry } = server;
     const definition = this.#options.definitions.get(homeOf(server));

@@ -25,7 +25,6 @@ import { SHELL_PATH, SSH_PATH } from '../origin/shell/protocol.ts';
 import type { RunningSsh } from '../origin/shell/ssh-server.ts';
 import { Visits } from '../origin/shell/visits.ts';
 import { evictLeftovers } from '../origin/vm/disk.ts';
-import { MachineError } from '../origin/vm/error.ts';
 import { QemuDriver } from '../origin/vm/qemu.ts';
 import type { Config } from '../shared/config.ts';
 import { type Fallback, type Settled, settleIsolation } from './isolation.ts';
@@ -134,12 +133,7 @@ export async function originHalf(configured: Config, options: OriginHalfOptions)
       });
     },
     prepare: async () => {
-      try {
-        await machines.prepare(wanted);
-      } catch (error) {
-        if (!(error instanceof MachineError)) throw error;
-        log.error(`${error.message}${error.detail ? `\n${error.detail}` : ''}`);
-      }
+      await machines.prepare(wanted);
       if (driver) garbage = removeGarbage(cacheDir, log);
     },
     forks: () =>
