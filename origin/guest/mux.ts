@@ -135,6 +135,17 @@ export function decodeJson(frame: Frame): Record<string, unknown> {
   return value as Record<string, unknown>;
 }
 
+/**
+ * As `decodeJson`, of a guest: the members are texts, numbers, booleans or null, which is all that a guest has to say. An
+ * object is a trap for whoever would make a text of it: `{"toString":1}` cannot be one. Throws FrameError.
+ */
+export function decodePlain(frame: Frame): Record<string, unknown> {
+  const value = decodeJson(frame);
+  if (Object.values(value).some((member) => typeof member === 'object' && member !== null))
+    throw new FrameError(`frame type ${frame.type} must carry plain values`);
+  return value;
+}
+
 function channelOf(frame: Frame, length: number): Channel {
   const channel = frame.payload[0];
   if (frame.payload.length !== length || channel === undefined || channel > CHANNEL.stderr) {

@@ -11,7 +11,7 @@ import type { Duplex } from 'node:stream';
 import {
   decodeCredit,
   decodeEnd,
-  decodeJson,
+  decodePlain,
   encodeFrame,
   encodeJson,
   FRAME,
@@ -289,11 +289,11 @@ export class GuestChannel {
     if (!this.#greeted) throw new FrameError('the guest spoke before its hello');
     if (this.#frozen) throw new FrameError('the guest spoke although it is frozen');
     if (frame.type === FRAME.control) {
-      this.#settleControl(decodeJson(frame));
+      this.#settleControl(decodePlain(frame));
       return;
     }
     if (frame.type === FRAME.note) {
-      this.#egress?.note(decodeJson(frame));
+      this.#egress?.note(decodePlain(frame));
       return;
     }
     if (frame.stream >= OUTGOING) {
@@ -316,7 +316,7 @@ export class GuestChannel {
         child.fail(
           new MachineError(
             'spawn-failed',
-            `cannot start the process in the machine: ${text(decodeJson(frame).message)}`,
+            `cannot start the process in the machine: ${text(decodePlain(frame).message)}`,
           ),
         );
         return;
@@ -331,7 +331,7 @@ export class GuestChannel {
         child.grant(decodeCredit(frame));
         return;
       case FRAME.exit: {
-        const { code, signal } = decodeJson(frame);
+        const { code, signal } = decodePlain(frame);
         child.exit(
           Number.isInteger(code) ? { code: Number(code), signal: null } : { code: null, signal: text(signal) },
         );

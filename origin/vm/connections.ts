@@ -9,7 +9,7 @@ import {
   CHANNEL,
   decodeCredit,
   decodeEnd,
-  decodeJson,
+  decodePlain,
   encodeFrame,
   encodeJson,
   FRAME,
@@ -126,7 +126,7 @@ export class GuestConnections {
     if (frame.type === FRAME.connect) {
       if (stream <= this.#last) throw new FrameError('a connection opened twice');
       this.#last = stream;
-      this.#open(stream, decodeJson(frame));
+      this.#open(stream, decodePlain(frame));
       return;
     }
     const connection = this.#connections.get(stream);

@@ -60,6 +60,27 @@ test.each([
   await expect(guest.channel.spawn(cat, 1000)).rejects.toMatchObject({ code: 'guest-protocol' });
 });
 
+describe('a guest that says what cannot be a text or a number', () => {
+  // String() and Number() of it throw.
+  const trap = { toString: 1, valueOf: 1 };
+
+  test.each([
+    ['why a process does not start', FRAME.failed, 1, { message: trap }],
+    ['how a process ended', FRAME.exit, 1, { code: trap, signal: trap }],
+    ['what it answers', FRAME.control, 0, { id: trap }],
+    ['why it refuses', FRAME.control, 0, { id: 1, error: trap }],
+    ['how long it is to be left awake', FRAME.control, 0, { id: 1, heldMs: [trap] }],
+  ])('as %s is cut off', async (_what, type, stream, said) => {
+    const guest = hostileGuest();
+    guest.say(hello);
+    await guest.channel.hello;
+    const waiting = [guest.channel.freeze(1000, { force: false }), guest.channel.spawn(cat, 1000)];
+    guest.say(encodeJson(type, stream, said));
+    expect((await guest.closed).code).toBe('guest-protocol');
+    expect(await Promise.allSettled(waiting)).toMatchObject([{ status: 'rejected' }, { status: 'rejected' }]);
+  });
+});
+
 test('a guest that sends more than an unread stream may hold is cut off', async () => {
   const guest = await withProcess();
   const chunk = encodeFrame(FRAME.stdout, 1, Buffer.alloc(32 * 1024));

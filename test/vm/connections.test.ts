@@ -28,6 +28,9 @@ const ID = OUTGOING;
 const hello = encodeFrame(FRAME.hello, 0, Buffer.from([PROTOCOL_VERSION]));
 const connect = (id: number, host: unknown, port: unknown) => encodeJson(FRAME.connect, id, { host, port });
 
+/** String() and Number() of it throw. */
+const TRAP = { toString: 1, valueOf: 1 };
+
 /** A guest under the test's control. */
 function guestWith(egress?: Egress) {
   const sent: Frame[] = [];
@@ -80,6 +83,8 @@ describe('a guest', () => {
       'sends after its end',
       [connect(ID, 'a.example', 1), encodeEnd(ID, CHANNEL.stdout), encodeFrame(FRAME.stdout, ID, Buffer.from('x'))],
     ],
+    ['sends a target that cannot be a text', [connect(ID, TRAP, TRAP)]],
+    ['sends a note that cannot be a text', [encodeJson(FRAME.note, 0, { why: 'unlisted', host: TRAP })]],
     ['sends no target', [encodeFrame(FRAME.connect, ID, Buffer.from('[]'))]],
     [
       'sends beyond its credit',
