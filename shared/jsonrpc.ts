@@ -135,6 +135,16 @@ export function failure(requestId: RequestId | null, error: MoorageError): JsonR
   return { jsonrpc: '2.0', id: requestId, error: toJsonRpcError(error) };
 }
 
+/**
+ * A member that should name something, as a text to look it up by; empty, which names nothing, where it is no text and no
+ * number. String() and Number() throw for an object that says `{"toString":1}`, and for a number that is kept as its text.
+ */
+export const nameFrom = (value: unknown): string =>
+  typeof value === 'string' || typeof value === 'number' ? String(value) : '';
+
+/** As `nameFrom`, for what is looked up by a number; NaN where it is none. */
+export const numberFrom = (value: unknown): number => (nameFrom(value) === '' ? Number.NaN : Number(value));
+
 /** `_meta.progressToken` of a request, where there is one (MCP, basic/utilities/progress). */
 export function progressTokenOf(message: JsonRpcRequest): RequestId | undefined {
   const meta = message.params?._meta;

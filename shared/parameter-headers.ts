@@ -6,10 +6,12 @@
  * What tools ask for is learned from the lists that pass. A tool that was never listed gets no headers; where it needs
  * them, the server's error says so and the client lists anew.
  */
+
 import { z } from 'zod';
 import type { MoorageError } from './errors.ts';
 import { roundedOf } from './exact-json.ts';
 import type { JsonRpcRequest } from './jsonrpc.ts';
+import { nameFrom } from './jsonrpc.ts';
 import {
   decodeHeaderValue,
   encodeHeaderValue,
@@ -46,7 +48,7 @@ export class ParameterHeaders {
 
   /** The headers for a `tools/call`; none for anything else. */
   of({ method, params }: JsonRpcRequest): Record<string, string> {
-    const declared = method === 'tools/call' ? this.#tools.get(String(params?.name)) : undefined;
+    const declared = method === 'tools/call' ? this.#tools.get(nameFrom(params?.name)) : undefined;
     const headers: Record<string, string> = {};
     for (const { path, header } of declared ?? []) {
       const value = valueAt(params?.arguments, path);
@@ -57,12 +59,12 @@ export class ParameterHeaders {
 
   /** Whether a tool was in a list that was learned. */
   knows({ params }: JsonRpcRequest): boolean {
-    return this.#tools.has(String(params?.name));
+    return this.#tools.has(nameFrom(params?.name));
   }
 
   /** Why the headers of a `tools/call` do not agree with its arguments, or nothing when they do. */
   mismatch({ params }: JsonRpcRequest, header: HeaderReader): MoorageError | undefined {
-    for (const { path, header: named } of this.#tools.get(String(params?.name)) ?? []) {
+    for (const { path, header: named } of this.#tools.get(nameFrom(params?.name)) ?? []) {
       const value = valueAt(params?.arguments, path);
       if (value === undefined) continue;
       const name = `${PARAM_HEADER_PREFIX}${named.toLowerCase()}`;

@@ -16,6 +16,7 @@ import {
   type JsonRpcNotification,
   type JsonRpcRequest,
   type JsonRpcResponse,
+  numberFrom,
   progressTokenOf,
 } from '../../shared/jsonrpc.ts';
 import { META, metaOf } from '../../shared/rev-2026-07-28.ts';
@@ -119,18 +120,18 @@ export class ModernCorrelator implements Correlates {
   #said(message: JsonRpcNotification, via: CallNumber | undefined): Route {
     const { method, params } = message;
     if (method === 'notifications/progress') {
-      const call = this.#calls.get(Number(params?.progressToken));
+      const call = this.#calls.get(numberFrom(params?.progressToken));
       if (!call || call.progressToken === undefined) return nobody('its progress token is of no request in flight');
       return { to: 'call', call, message: { ...message, params: { ...params, progressToken: call.progressToken } } };
     }
     if (method === 'notifications/cancelled') {
-      const call = this.#calls.get(Number(params?.requestId));
+      const call = this.#calls.get(numberFrom(params?.requestId));
       if (call?.method !== LISTEN) return nobody('it cancels no subscription');
       return this.#settle(call, { jsonrpc: '2.0', id: call.number, result: { resultType: 'complete' } });
     }
     const subscription = metaOf(params)?.[META.subscriptionId];
     if (subscription !== undefined) {
-      const call = this.#calls.get(Number(subscription));
+      const call = this.#calls.get(numberFrom(subscription));
       if (call?.method !== LISTEN) return nobody('it belongs to no open subscription');
       return { to: 'call', call, message: { ...message, params: named(params ?? {}, call) } };
     }

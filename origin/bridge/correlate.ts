@@ -22,6 +22,8 @@ import {
   type JsonRpcNotification,
   type JsonRpcRequest,
   type JsonRpcResponse,
+  nameFrom,
+  numberFrom,
   progressTokenOf,
   type RequestId,
 } from '../../shared/jsonrpc.ts';
@@ -232,7 +234,7 @@ export class Correlator implements Correlates {
   #said(message: JsonRpcNotification, via: CallNumber | undefined): Route {
     switch (message.method) {
       case 'notifications/progress': {
-        const call = this.#calls.get(Number(message.params?.progressToken));
+        const call = this.#calls.get(numberFrom(message.params?.progressToken));
         if (!call || call.progressToken === undefined)
           return { to: 'nobody', reason: 'its progress token is of no call in flight' };
         return {
@@ -258,7 +260,8 @@ export class Correlator implements Correlates {
         return this.#toCallOrAll(this.#newestCall(), message);
       }
       case 'notifications/resources/updated': {
-        const sessions = this.#mode === 'own' ? [...this.#sessions] : this.#subscribersOf(String(message.params?.uri));
+        const sessions =
+          this.#mode === 'own' ? [...this.#sessions] : this.#subscribersOf(nameFrom(message.params?.uri));
         return sessions.length > 0
           ? { to: 'sessions', sessions, message }
           : { to: 'nobody', reason: 'nobody subscribed' };

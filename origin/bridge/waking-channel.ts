@@ -9,8 +9,9 @@
  * Invariants: messages reach the process in the order in which they were sent; a request that the process has not seen is
  * reported lost with `session_unknown`, which has it repeated, never with an unknown outcome.
  */
+
 import { MoorageError } from '../../shared/errors.ts';
-import { isNotification, isRequest, isResponse, type JsonRpcMessage } from '../../shared/jsonrpc.ts';
+import { isNotification, isRequest, isResponse, type JsonRpcMessage, nameFrom } from '../../shared/jsonrpc.ts';
 import type { Lease } from '../supervisor/slot.ts';
 import type { Channel, ChannelEnd, ChannelEvents, OpenChannel, SendOptions } from './channel.ts';
 import { endedTask, startedTask } from './tasks.ts';
@@ -149,7 +150,7 @@ export class WakingChannel implements Channel {
     } else if (isResponse(message)) {
       this.#drop(`question ${message.id}`);
     } else if (message.method === 'notifications/cancelled') {
-      this.#drop(`call ${String(message.params?.requestId)}`);
+      this.#drop(`call ${nameFrom(message.params?.requestId)}`);
     }
   }
 
@@ -161,7 +162,7 @@ export class WakingChannel implements Channel {
     if (isRequest(message)) this.#hold(`question ${message.id}`, QUESTION_HOLDS_MS);
     else if (isResponse(message)) this.#drop(`call ${message.id}`);
     else if (isNotification(message) && message.method === 'notifications/cancelled') {
-      this.#drop(`question ${String(message.params?.requestId)}`);
+      this.#drop(`question ${nameFrom(message.params?.requestId)}`);
     }
     // The owner may still have to act on the machine (a tool's result waits for its disk), so the lease goes last.
     this.#events.message(message, via);

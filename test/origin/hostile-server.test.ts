@@ -52,6 +52,29 @@ describe('an answer that cannot be passed on fails its call', () => {
   });
 });
 
+describe('what names nothing is passed over', () => {
+  const trap = '{"toString":1,"valueOf":1}';
+  const notification = (method: string, params: string) => `{"jsonrpc":"2.0","method":"${method}","params":${params}}`;
+
+  test.each([
+    ['a progress token that is an object', notification('notifications/progress', `{"progressToken":${trap}}`)],
+    [
+      'a progress token that no double holds',
+      notification('notifications/progress', '{"progressToken":12345678901234567891}'),
+    ],
+    ['a cancellation of an object', notification('notifications/cancelled', `{"requestId":${trap}}`)],
+    ['an update of an object', notification('notifications/resources/updated', `{"uri":${trap}}`)],
+    ['a log line at no level', notification('notifications/message', `{"level":${trap},"data":""}`)],
+  ])('%s', async (_what, said) => {
+    const answer = '{"jsonrpc":"2.0","id":ID,"result":{"content":[{"type":"text","text":"said"}]}}';
+    const lane = { session: 'lane', server: 'scripted', modern: true };
+    const args = raw(`${said}\n${answer}`);
+    expect(textOf(await origin.ask(call(6, args), at))).toBe('said');
+    expect(textOf(await origin.ask(modern(6, 'tools/call', { name: 'do', arguments: args }), lane))).toBe('said');
+    await isAlive();
+  });
+});
+
 describe('odd text crosses as text', () => {
   const answer = (text: string) =>
     raw(`{"jsonrpc":"2.0","id":ID,"result":{"content":[{"type":"text","text":${text}}]}}`);

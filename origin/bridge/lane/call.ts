@@ -5,6 +5,7 @@
  * Ownership: the call stands between two sinks. Towards the server it is the sink of one request that stays in flight while
  * the client is asked; towards the client it answers one reader after the other (the first request and its retries).
  */
+
 import { MoorageError } from '../../../shared/errors.ts';
 import {
   isNotification,
@@ -12,6 +13,7 @@ import {
   type JsonRpcMessage,
   type JsonRpcRequest,
   type JsonRpcResponse,
+  nameFrom,
 } from '../../../shared/jsonrpc.ts';
 import { capabilityRequired, type Envelope, INPUT_METHODS, isRecord } from '../../../shared/rev-2026-07-28.ts';
 import {
@@ -226,7 +228,7 @@ export class LaneCall {
     if (isRequest(message)) this.#asked(message);
     else if (isNotification(message)) {
       if (message.method === 'notifications/cancelled') {
-        this.#send({ type: 'withdrawn', id: String(message.params?.requestId) });
+        this.#send({ type: 'withdrawn', id: nameFrom(message.params?.requestId) });
         return;
       }
       const isProgress = message.method === 'notifications/progress';

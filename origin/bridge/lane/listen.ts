@@ -4,7 +4,9 @@
  * States: opening (what arrives is kept), open (acknowledged), closed. Invariants: the acknowledgement comes first; only
  * what was asked for and acknowledged is sent; every message carries the subscription's id.
  */
+
 import type { JsonRpcNotification, JsonRpcRequest } from '../../../shared/jsonrpc.ts';
+import { nameFrom } from '../../../shared/jsonrpc.ts';
 import { isRecord, META, metaOf } from '../../../shared/rev-2026-07-28.ts';
 import type { CallSink } from '../peer.ts';
 
@@ -75,7 +77,7 @@ export class Listen {
   #wants({ method, params }: JsonRpcNotification): boolean {
     if (method !== UPDATED) return this.#filter.lists.has(method);
     // A server may name a part of what was subscribed to (2025-11-25, ResourceUpdatedNotification).
-    const uri = String(params?.uri);
+    const uri = nameFrom(params?.uri);
     return this.#filter.uris.some((each) => uri === each || uri.startsWith(each));
   }
 
