@@ -4,7 +4,6 @@
  * Invariants: a message tells its reader what to do next and holds no secret, no path of the host and no stack;
  * `data.code` is the contract (the numeric JSON-RPC code is only its coarse class).
  */
-
 /** How a code travels. `http` is the status on its own; `jsonrpc` the error code in a JSON-RPC answer. */
 interface Mapping {
   readonly http: number;
@@ -130,7 +129,7 @@ export function fromErrorBody(value: unknown): MoorageError {
   if (isErrorBody(value)) {
     const { error } = value;
     const data = error.data && typeof error.data === 'object' ? (error.data as ErrorData) : {};
-    return new MoorageError(error.code, String(error.message ?? error.code), data);
+    return new MoorageError(error.code, typeof error.message === 'string' ? error.message : error.code, data);
   }
   return new MoorageError('internal', 'The origin answered with an error that this edge does not know.');
 }

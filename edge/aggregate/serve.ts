@@ -1,4 +1,4 @@
-import { isRequest, isResponse, type JsonRpcMessage, type JsonRpcRequest } from '../../shared/jsonrpc.ts';
+import { isRequest, isResponse, type JsonRpcMessage, type JsonRpcRequest, nameFrom } from '../../shared/jsonrpc.ts';
 import { isLegacyRevision, LEGACY_REVISIONS } from '../../shared/revision.ts';
 import {
   type Endpoint,
@@ -109,7 +109,7 @@ async function request(
   const { method } = message;
   if (method === 'ping') return resultResponse(message, {});
   if (method === 'logging/setLevel') {
-    const level = String(message.params?.level);
+    const level = nameFrom(message.params?.level);
     await aggregateOf(env, session).setLogLevel(level);
     await members.tell({ ...message, id: 'moorage-level' });
     return resultResponse(message, {});

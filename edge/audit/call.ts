@@ -1,5 +1,6 @@
 /** Owns what is written down of calls: nothing, unless the owner asked for it (`audit.payloads`). */
-import { isRequest, type JsonRpcMessage } from '../../shared/jsonrpc.ts';
+
+import { isRequest, type JsonRpcMessage, nameFrom } from '../../shared/jsonrpc.ts';
 import type { Principal } from '../../shared/principal.ts';
 import { type Audited, record } from './record.ts';
 import { auditOf } from './settings.ts';
@@ -17,7 +18,7 @@ export async function recordingCall(
   const { payloads } = auditOf(audited.env);
   if (payloads === 'none' || !isRequest(message) || !CALLS.has(message.method)) return await serve();
   const { name, uri, arguments: args } = message.params ?? {};
-  const detail = { name: String(name ?? uri).slice(0, 1024) };
+  const detail = { name: nameFrom(name ?? uri).slice(0, 1024) };
   const response = await serve();
   if (payloads === 'metadata') {
     record(audited, { kind: 'call', action: message.method, detail: { ...detail, status: response.status } });

@@ -12,7 +12,8 @@
  *
  * `resources/subscribe` wakes: a subscription exists in order to be told, and only a process that runs can tell.
  */
-import { isRequest, type JsonRpcMessage, type JsonRpcRequest, type RequestId } from '../../shared/jsonrpc.ts';
+
+import { isRequest, type JsonRpcMessage, type JsonRpcRequest, nameFrom, type RequestId } from '../../shared/jsonrpc.ts';
 import { directoryOf } from '../directory/object.ts';
 import type { Env } from '../env.ts';
 import { prefersStream } from '../read-message.ts';
@@ -86,4 +87,4 @@ export function answered(id: RequestId, answer: Answer, accept: string | null): 
 
 const EMPTY: Answer = { text: '{}', refused: false };
 
-const hasLevel = ({ params }: JsonRpcRequest): boolean => LEVELS.includes(String(params?.level));
+const hasLevel = ({ params }: JsonRpcRequest): boolean => LEVELS.includes(nameFrom(params?.level));

@@ -5,7 +5,9 @@
  *
  * Headers that no schema names are nobody's here: they pass untouched.
  */
+
 import { MoorageError } from '../../shared/errors.ts';
+import { nameFrom } from '../../shared/jsonrpc.ts';
 import { decodeHeaderValue, type HeaderReader, PARAM_HEADER_PREFIX } from '../../shared/mirrored-headers.ts';
 import { isRecord } from '../../shared/rev-2026-07-28.ts';
 
@@ -49,7 +51,7 @@ export function parametersOf(schema: unknown): Parameter[] {
       const header = property['x-mcp-header'];
       if (header !== undefined) {
         valid &&= typeof header === 'string' && TOKEN.test(header) && PRIMITIVE.has(property.type);
-        found.push({ header: String(header).toLowerCase(), path: [...path, key] });
+        found.push({ header: nameFrom(header).toLowerCase(), path: [...path, key] });
       }
       walk(property, [...path, key]);
     }

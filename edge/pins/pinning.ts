@@ -3,9 +3,10 @@
  * says something else). With `hold` clients see each tool as it was accepted, no tool that was added, and calls of either are
  * refused until their owner accepts them (`moorage tools accept`). With `warn` everything passes, with a word about it.
  */
+
 import { MoorageError } from '../../shared/errors.ts';
 import { parseExactly } from '../../shared/exact-json.ts';
-import { isRequest, type JsonRpcMessage } from '../../shared/jsonrpc.ts';
+import { isRequest, type JsonRpcMessage, nameFrom } from '../../shared/jsonrpc.ts';
 import { isRecord } from '../../shared/rev-2026-07-28.ts';
 import { directoryOf } from '../directory/object.ts';
 import type { Env } from '../env.ts';
@@ -62,7 +63,7 @@ export async function checkPin(
 ): Promise<Rewriting | undefined> {
   const { pins = 'off' } = outputOf(env, server);
   if (pins === 'off' || !isRequest(message) || message.method !== 'tools/call') return undefined;
-  const name = String(message.params?.name);
+  const name = nameFrom(message.params?.name);
   const standing = await directoryOf(env).toolStanding(server, name);
   if (standing === 'accepted' || standing === 'unpinned') return undefined;
   if (pins === 'warn') return standing === 'unlisted' ? undefined : warning(name);

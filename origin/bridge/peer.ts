@@ -5,7 +5,7 @@
  * when it closes fails with `outcome_unknown`: the server may have acted. Ids are the correlator's concern, framing the
  * channel's.
  */
-import { MoorageError } from '../../shared/errors.ts';
+import { MoorageError, toMoorageError } from '../../shared/errors.ts';
 import {
   isNotification,
   isRequest,
@@ -96,8 +96,11 @@ export class Peer implements SessionPeer {
     this.#listsChanged = options.listsChanged ?? false;
     this.#channel = options.open({
       message: (message, via) => {
-        if (this.#called && isNotification(message) && isListChange(message)) this.#listsChanged = true;
-        this.#route(this.#correlator.fromServer(message, via));
+        try {
+          this.#heard(message, via);
+        } catch (thrown) {
+          this.#mishandled(message, thrown);
+        }
       },
       lost: (id, error) => this.#lost(id, error),
     });
@@ -228,6 +231,18 @@ export class Peer implements SessionPeer {
         }),
       );
     }, CANCELLED_GRACE_MS).unref();
+  }
+
+  #heard(message: JsonRpcMessage, via?: CallNumber): void {
+    if (this.#called && isNotification(message) && isListChange(message)) this.#listsChanged = true;
+    this.#route(this.#correlator.fromServer(message, via));
+  }
+
+  /** A fault of ours, which what a server says has found, must cost no other server anything. */
+  #mishandled(message: JsonRpcMessage, thrown: unknown): void {
+    const why = thrown instanceof Error ? (thrown.stack ?? thrown.message) : String(thrown);
+    this.#options.log.error(`server ${this.#options.server}: a message could not be handled: ${why}`);
+    if (isResponse(message) && message.id !== null) this.#lost(message.id, toMoorageError(thrown));
   }
 
   #lost(id: RequestId, error: MoorageError): void {

@@ -52,29 +52,6 @@ describe('an answer that cannot be passed on fails its call', () => {
   });
 });
 
-describe('what names nothing is passed over', () => {
-  const trap = '{"toString":1,"valueOf":1}';
-  const notification = (method: string, params: string) => `{"jsonrpc":"2.0","method":"${method}","params":${params}}`;
-
-  test.each([
-    ['a progress token that is an object', notification('notifications/progress', `{"progressToken":${trap}}`)],
-    [
-      'a progress token that no double holds',
-      notification('notifications/progress', '{"progressToken":12345678901234567891}'),
-    ],
-    ['a cancellation of an object', notification('notifications/cancelled', `{"requestId":${trap}}`)],
-    ['an update of an object', notification('notifications/resources/updated', `{"uri":${trap}}`)],
-    ['a log line at no level', notification('notifications/message', `{"level":${trap},"data":""}`)],
-  ])('%s', async (_what, said) => {
-    const answer = '{"jsonrpc":"2.0","id":ID,"result":{"content":[{"type":"text","text":"said"}]}}';
-    const lane = { session: 'lane', server: 'scripted', modern: true };
-    const args = raw(`${said}\n${answer}`);
-    expect(textOf(await origin.ask(call(6, args), at))).toBe('said');
-    expect(textOf(await origin.ask(modern(6, 'tools/call', { name: 'do', arguments: args }), lane))).toBe('said');
-    await isAlive();
-  });
-});
-
 describe('odd text crosses as text', () => {
   const answer = (text: string) =>
     raw(`{"jsonrpc":"2.0","id":ID,"result":{"content":[{"type":"text","text":${text}}]}}`);
@@ -97,6 +74,32 @@ describe('odd text crosses as text', () => {
     const { result } = (await origin.ask(call(5, args), at)) as { result: object };
     expect(Object.keys(result)).toContain('constructor');
     expect(({} as Record<string, unknown>).polluted).toBeUndefined();
+    await isAlive();
+  });
+});
+
+describe('a notification whose members are neither texts nor numbers', () => {
+  const trap = '{"toString":1,"valueOf":1,"toJSON":1}';
+  const fine = '{"jsonrpc":"2.0","id":ID,"result":{"content":[{"type":"text","text":"fine"}]}}';
+
+  test.each([
+    ['progress', `{"progressToken":${trap},"progress":${trap},"total":${trap},"message":${trap}}`],
+    ['progress', '{"progressToken":9007199254740993,"progress":1}'],
+    ['message', `{"level":${trap},"logger":${trap},"data":${trap}}`],
+    ['cancelled', `{"requestId":${trap},"reason":${trap}}`],
+    ['resources/updated', `{"uri":${trap}}`],
+    ['tools/list_changed', trap],
+    ['tasks/status', `{"taskId":${trap},"status":${trap},"ttl":${trap}}`],
+    ['elicitation/complete', `{"elicitationId":${trap}}`],
+    [
+      'subscriptions/acknowledged',
+      `{"_meta":{"io.modelcontextprotocol/subscriptionId":${trap}},"notifications":${trap}}`,
+    ],
+  ])('%s %s is passed on or dropped, and ends nothing', async (name, params) => {
+    const args = raw(`{"jsonrpc":"2.0","method":"notifications/${name}","params":${params}}\n${fine}`);
+    expect(textOf(await origin.ask(call(6, args), at))).toBe('fine');
+    const lane = { session: 'lane', server: 'scripted', modern: true };
+    expect(textOf(await origin.ask(modern('6', 'tools/call', { name: 'do', arguments: args }), lane))).toBe('fine');
     await isAlive();
   });
 });
