@@ -2,10 +2,12 @@
  * Owns the lists at `/mcp`: those of all servers as one, in the order of the servers' names.
  *
  * A server that fails, or is not there in time, is left out and named in `_meta`, the others are listed. All pages of a
- * server are fetched, up to a bound; what is over it comes under a cursor of ours.
+ * server are fetched, up to a bound; what is over it comes under a cursor of ours. Entries that are none by the specification
+ * are left out: a client that checks what it reads would throw the whole list away, with what all other servers have.
  *
  * Invariant: the same servers with the same lists give the same result, whatever the order in which they answer.
  */
+import { isSpecType } from '@modelcontextprotocol/server';
 import { MoorageError, toMoorageError } from '../../shared/errors.ts';
 import { passes } from '../../shared/glob.ts';
 import { expose, type UriNames } from './names.ts';
@@ -13,17 +15,17 @@ import { expose, type UriNames } from './names.ts';
 /** One page of one server's list. */
 export type ListPage = (server: string, cursor: string | undefined) => Promise<Readonly<Record<string, unknown>>>;
 
-/** Where a list's entries are in its result, and how an entry is exposed. */
+/** Where a list's entries are in its result, how an entry is exposed, and what is one. */
 const LISTS = {
-  'tools/list': { key: 'tools', id: 'name' },
-  'prompts/list': { key: 'prompts', id: 'name' },
-  'resources/list': { key: 'resources', id: 'uri' },
-  'resources/templates/list': { key: 'resourceTemplates', id: 'uriTemplate' },
+  'tools/list': { key: 'tools', id: 'name', isEntry: isSpecType.Tool },
+  'prompts/list': { key: 'prompts', id: 'name', isEntry: isSpecType.Prompt },
+  'resources/list': { key: 'resources', id: 'uri', isEntry: isSpecType.Resource },
+  'resources/templates/list': { key: 'resourceTemplates', id: 'uriTemplate', isEntry: isSpecType.ResourceTemplate },
 } as const;
 export type ListMethod = keyof typeof LISTS;
 export const isListMethod = (method: string): method is ListMethod => Object.hasOwn(LISTS, method);
 
-/** `_meta` key under which servers that are missing from a list are named. */
+/** `_meta` key under which servers that are missing from a list, or some of whose entries are, are named. */
 export const UNAVAILABLE = 'moorage/unavailable';
 /** Pages of one server that one answer holds, at most. */
 const MAX_PAGES = 20;
@@ -45,6 +47,8 @@ export interface ListOptions {
 interface Part {
   readonly entries: Record<string, unknown>[];
   readonly next: string | undefined;
+  /** How many entries were left out. */
+  readonly malformed: number;
   readonly hints: readonly Readonly<Record<string, unknown>>[];
 }
 
@@ -57,12 +61,16 @@ export async function listAll(options: ListOptions): Promise<Record<string, unkn
   const parts = await Promise.all(
     asked.map(async (server) => {
       try {
-        return await within(options, server, pagesOf(options, server, from.get(server)));
+        const part = await within(options, server, pagesOf(options, server, from.get(server)));
+        if (part.malformed > 0) {
+          unavailable.push({ server, reason: `${part.malformed} of its entries are malformed, and left out.` });
+        }
+        return part;
       } catch (thrown) {
         const error = toMoorageError(thrown);
         // A server without this capability has an empty list, which is nothing to report.
         if (error.code !== 'not_found') unavailable.push({ server, reason: error.message });
-        return { entries: [], next: undefined, hints: [] };
+        return { entries: [], next: undefined, malformed: 0, hints: [] };
       }
     }),
   );
@@ -86,7 +94,7 @@ export async function findHashed(
     let cursor: string | undefined;
     for (let pages = 0; pages < MAX_PAGES; pages++) {
       const result = await page(server, cursor);
-      for (const { name } of entriesOf(result, method)) {
+      for (const { name } of entriesOf(result, method).entries) {
         if (typeof name === 'string' && (await expose(server, name)) === exposed) return { server, name };
       }
       if (typeof result.nextCursor !== 'string') break;
@@ -101,17 +109,20 @@ async function pagesOf(options: ListOptions, server: string, first: string | und
   const entries: Record<string, unknown>[] = [];
   const hints: Readonly<Record<string, unknown>>[] = [];
   let cursor = first;
+  let malformed = 0;
   for (let pages = 0; pages < MAX_PAGES; pages++) {
     const result = await page(server, cursor);
     hints.push(result);
-    for (const entry of entriesOf(result, method)) {
+    const listed = entriesOf(result, method);
+    malformed += listed.malformed;
+    for (const entry of listed.entries) {
       const exposed = await exposeEntry(options, server, entry);
       if (exposed) entries.push(exposed);
     }
     cursor = typeof result.nextCursor === 'string' ? result.nextCursor : undefined;
     if (cursor === undefined) break;
   }
-  return { entries, next: cursor, hints };
+  return { entries, next: cursor, malformed, hints };
 }
 
 async function exposeEntry(
@@ -126,9 +137,14 @@ async function exposeEntry(
   return { ...entry, [id]: id === 'name' ? await expose(server, value) : uris.expose(server, value) };
 }
 
-function entriesOf(result: Readonly<Record<string, unknown>>, method: ListMethod): Record<string, unknown>[] {
-  const entries = result[LISTS[method].key];
-  return Array.isArray(entries) ? entries.filter((entry) => entry !== null && typeof entry === 'object') : [];
+/** The entries that are some by the specification, and how many are not. */
+function entriesOf(result: Readonly<Record<string, unknown>>, method: ListMethod) {
+  const { key, isEntry } = LISTS[method];
+  const listed: unknown = result[key];
+  const all: readonly unknown[] = Array.isArray(listed) ? listed : [];
+  // The specification's types allow other members, and those pass.
+  const entries = all.filter((entry) => isEntry(entry)) as Record<string, unknown>[];
+  return { entries, malformed: all.length - entries.length };
 }
 
 /**
