@@ -114,7 +114,9 @@ test('a follower outlives the router and hears the next one; without a router th
   const { texts, until } = follow('--grep', 'life');
   await until((told) => told.includes('first life'));
   await expect(session.text('do', { action: 'crash' })).rejects.toThrow(/exited with code 3/);
-  expect(await logs('--last', '2')).toMatch(/ last words\n.* \(moorage\) the process exited with code 3\n$/);
+  expect(await logs('--last', '3')).toMatch(
+    / last words\n.* and no newline\n.* \(moorage\) the process exited with code 3\n$/,
+  );
   const port = Number(new URL(moorage.url).port);
   await moorage.stop();
   expect(await logs('--grep', 'life')).toMatch(/^\S+ notes {2}first life\n$/);
