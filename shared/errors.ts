@@ -4,6 +4,7 @@
  * Invariants: a message tells its reader what to do next and holds no secret, no path of the host and no stack;
  * `data.code` is the contract (the numeric JSON-RPC code is only its coarse class).
  */
+
 /** How a code travels. `http` is the status on its own; `jsonrpc` the error code in a JSON-RPC answer. */
 interface Mapping {
   readonly http: number;

@@ -6,7 +6,6 @@
  * What tools ask for is learned from the lists that pass. A tool that was never listed gets no headers; where it needs
  * them, the server's error says so and the client lists anew.
  */
-
 import { z } from 'zod';
 import type { MoorageError } from './errors.ts';
 import { roundedOf } from './exact-json.ts';

@@ -1,5 +1,4 @@
 /** Owns what is written down of calls: nothing, unless the owner asked for it (`audit.payloads`). */
-
 import { isRequest, type JsonRpcMessage, nameFrom } from '../../shared/jsonrpc.ts';
 import type { Principal } from '../../shared/principal.ts';
 import { type Audited, record } from './record.ts';

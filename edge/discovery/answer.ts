@@ -12,7 +12,6 @@
  *
  * `resources/subscribe` wakes: a subscription exists in order to be told, and only a process that runs can tell.
  */
-
 import { isRequest, type JsonRpcMessage, type JsonRpcRequest, nameFrom, type RequestId } from '../../shared/jsonrpc.ts';
 import { directoryOf } from '../directory/object.ts';
 import type { Env } from '../env.ts';

@@ -4,7 +4,6 @@
  * Names, URIs, cursors, sealed state, ids, `_meta` and binary content are not: they are compared or handed back, so they pass as
  * they came. Of a schema only its words are, for its patterns and constants decide what is valid.
  */
-
 import { type Cleaning, cleaned, isSuspect } from '../../shared/hidden-characters.ts';
 import type { JsonRpcMessage } from '../../shared/jsonrpc.ts';
 import type { Rewriting } from './rewrite.ts';

@@ -3,7 +3,6 @@
  *
  * Invariant: no secret is in it. Secrets come by the environment of the process, so they are in no file and no argv.
  */
-
 import { CF_HEADER, PROTOCOL_HEADER } from './tls.ts';
 
 /** The runtime that the Worker was written and tested for; `wrangler.toml` says the same. */

@@ -5,7 +5,6 @@
  *
  * Headers that no schema names are nobody's here: they pass untouched.
  */
-
 import { MoorageError } from '../../shared/errors.ts';
 import { nameFrom } from '../../shared/jsonrpc.ts';
 import { decodeHeaderValue, type HeaderReader, PARAM_HEADER_PREFIX } from '../../shared/mirrored-headers.ts';

@@ -4,7 +4,6 @@
  * An origin that is away for a moment (its agent starts anew, its tunnel reconnects) is waited for, so that the client's
  * few attempts are not used up. Whoever asks is admitted by the session first: the grant binds the stream to it.
  */
-
 import { MoorageError } from '../../shared/errors.ts';
 import { type EventId, formatEventId, primingText } from '../../shared/event-stream.ts';
 import { takesPriming } from '../../shared/revision.ts';

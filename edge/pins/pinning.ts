@@ -3,7 +3,6 @@
  * says something else). With `hold` clients see each tool as it was accepted, no tool that was added, and calls of either are
  * refused until their owner accepts them (`moorage tools accept`). With `warn` everything passes, with a word about it.
  */
-
 import { MoorageError } from '../../shared/errors.ts';
 import { parseExactly } from '../../shared/exact-json.ts';
 import { isRequest, type JsonRpcMessage, nameFrom } from '../../shared/jsonrpc.ts';

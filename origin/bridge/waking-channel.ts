@@ -9,7 +9,6 @@
  * Invariants: messages reach the process in the order in which they were sent; a request that the process has not seen is
  * reported lost with `session_unknown`, which has it repeated, never with an unknown outcome.
  */
-
 import { MoorageError } from '../../shared/errors.ts';
 import { isNotification, isRequest, isResponse, type JsonRpcMessage, nameFrom } from '../../shared/jsonrpc.ts';
 import type { Lease } from '../supervisor/slot.ts';

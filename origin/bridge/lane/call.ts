@@ -5,7 +5,6 @@
  * Ownership: the call stands between two sinks. Towards the server it is the sink of one request that stays in flight while
  * the client is asked; towards the client it answers one reader after the other (the first request and its retries).
  */
-
 import { MoorageError } from '../../../shared/errors.ts';
 import {
   isNotification,
