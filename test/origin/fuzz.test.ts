@@ -9,6 +9,7 @@ import { LineSplitter } from '../../origin/bridge/lines.ts';
 import { Peer } from '../../origin/bridge/peer.ts';
 import type { Log } from '../../origin/log.ts';
 import { MoorageError } from '../../shared/errors.ts';
+import { parseExactly } from '../../shared/exact-json.ts';
 import type { JsonRpcMessage, JsonRpcRequest } from '../../shared/jsonrpc.ts';
 import { parseMessage } from '../../shared/jsonrpc.ts';
 
@@ -78,16 +79,33 @@ test('events of arbitrary bytes: the bound counts one event, however it is cut',
 });
 
 const id = fc.oneof(fc.integer({ min: -1, max: 8 }), fc.constantFrom('a', '1', 'nonce-1', ''), fc.double());
+/** What names nothing: String() and Number() throw for some of it. */
+const nameless = fc.constantFrom<unknown>(
+  { toString: 1, valueOf: 1 },
+  Object.create(null),
+  parseExactly('9007199254740993'),
+  [],
+  ['a:'],
+  null,
+  true,
+);
+const named = fc.oneof({ weight: 4, arbitrary: id }, { weight: 1, arbitrary: nameless });
 const meta = fc.record(
   {
-    progressToken: id,
-    'io.modelcontextprotocol/subscriptionId': fc.oneof(id, fc.anything()),
+    progressToken: named,
+    'io.modelcontextprotocol/subscriptionId': fc.oneof(named, fc.anything()),
     'io.modelcontextprotocol/logLevel': fc.constant('info'),
   },
   { requiredKeys: [] },
 );
 const params = fc.record(
-  { progressToken: id, requestId: id, uri: fc.constantFrom('a:b', 'a:'), _meta: fc.oneof(meta, fc.anything()) },
+  {
+    progressToken: named,
+    requestId: named,
+    uri: fc.oneof(fc.constantFrom('a:b', 'a:'), nameless),
+    level: nameless,
+    _meta: fc.oneof(meta, fc.anything()),
+  },
   { requiredKeys: [] },
 );
 const serverMethod = fc.constantFrom(
@@ -157,11 +175,13 @@ const step: fc.Arbitrary<Step> = fc.oneof(
   fc.constant<Step>({ type: 'abort' }),
 );
 
+/** What a peer could not handle: also the tests' own expectations, where a message is taken. */
+const faults: string[] = [];
 const log: Log = {
   debug: () => undefined,
   info: () => undefined,
   warn: () => undefined,
-  error: () => undefined,
+  error: (text) => void faults.push(text),
   server: () => undefined,
   machine: () => undefined,
 };
@@ -257,6 +277,7 @@ describe.each<[string, () => Correlates]>([
         expect(calls.filter(({ settled, aborted }) => settled === 0 && !aborted)).toEqual([]);
         expect(peer.inFlight).toBe(0);
         for (const message of sent) expect(() => JSON.stringify(message)).not.toThrow();
+        expect(faults.splice(0)).toEqual([]);
       }),
       { numRuns: 300 },
     );
