@@ -10,6 +10,7 @@ import { headerClaimsModern } from '../shared/mirrored-headers.ts';
 import { isLegacyRevision, LEGACY_REVISIONS } from '../shared/revision.ts';
 import { type Env, sessionKeyOf } from './env.ts';
 import { accepts, type ReadMessage, readPost } from './read-message.ts';
+import { misfit } from './request-shape.ts';
 import { respondError } from './respond.ts';
 import { isSessionId } from './session/id.ts';
 import { sessionNotFound } from './session/refusals.ts';
@@ -56,7 +57,11 @@ export async function serveEndpoint(
           return await serveBatch(request, values, (alone) => endpoint.alone(alone), waitUntil);
         }
         const message = parseMessage(value);
-        if (isRequest(message)) id = message.id;
+        if (isRequest(message)) {
+          id = message.id;
+          const why = misfit(message);
+          if (why) throw new MoorageError('invalid_params', why);
+        }
         return await endpoint.message({ message, bytes });
       }
       case 'GET':

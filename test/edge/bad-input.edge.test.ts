@@ -43,6 +43,33 @@ test.each<[string, string, number, number]>([
 });
 
 test.each([
+  ['_meta', '"_meta":1'],
+  ['_meta', '"_meta":null'],
+  ['_meta', '"_meta":["x"]'],
+  ['_meta.progressToken', '"_meta":{"progressToken":{}}'],
+  ['_meta.progressToken', '"_meta":{"progressToken":null}'],
+  ['_meta.progressToken', '"_meta":{"progressToken":true}'],
+  ['arguments', '"arguments":null'],
+  ['arguments', '"arguments":["x"]'],
+  ['arguments', '"arguments":12345678901234567891'],
+])('params.%s that a server would drop without a word is refused: %s', async (where, member) => {
+  const body = `{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"x",${member}}}`;
+  const response = await wire.post(body);
+  expect([response.status, await response.json()]).toMatchObject([
+    200,
+    { id: 7, error: { code: -32602, message: expect.stringContaining(`"params.${where}" must be`) } },
+  ]);
+  expect(edge.origin.arrived).toHaveLength(0);
+  await alive();
+});
+
+test('a progress token that no double holds is one', async () => {
+  const params = '{"name":"x","arguments":{},"_meta":{"progressToken":12345678901234567891}}';
+  const response = await wire.post(`{"jsonrpc":"2.0","id":8,"method":"tools/call","params":${params}}`);
+  expect(await response.json()).toMatchObject({ id: 8, result: {} });
+});
+
+test.each([
   ['another method', { 'mcp-method': 'tools/list' }],
   ['another name', { 'mcp-name': 'y' }],
   ['a name that cannot be decoded', { 'mcp-name': '=?base64?=?=' }],
