@@ -9,8 +9,7 @@
 import { z } from 'zod';
 import type { MoorageError } from './errors.ts';
 import { roundedOf } from './exact-json.ts';
-import type { JsonRpcRequest } from './jsonrpc.ts';
-import { nameFrom } from './jsonrpc.ts';
+import { type JsonRpcRequest, nameFrom } from './jsonrpc.ts';
 import {
   decodeHeaderValue,
   encodeHeaderValue,

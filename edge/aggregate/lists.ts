@@ -47,9 +47,9 @@ export interface ListOptions {
 interface Part {
   readonly entries: Record<string, unknown>[];
   readonly next: string | undefined;
-  /** How many entries were left out. */
-  readonly malformed: number;
   readonly hints: readonly Readonly<Record<string, unknown>>[];
+  /** Why something of the server is missing. */
+  readonly missing?: string;
 }
 
 /** The result of a list over all servers. @throws MoorageError `invalid_params` for a cursor that is not ours. */
@@ -57,24 +57,23 @@ export async function listAll(options: ListOptions): Promise<Record<string, unkn
   const { method, servers, cursor } = options;
   const from = cursor === undefined ? new Map(servers.map((server) => [server, undefined])) : readCursor(cursor);
   const asked = servers.filter((server) => from.has(server));
-  const unavailable: { server: string; reason: string }[] = [];
   const parts = await Promise.all(
     asked.map(async (server) => {
       try {
-        const part = await within(options, server, pagesOf(options, server, from.get(server)));
-        if (part.malformed > 0) {
-          unavailable.push({ server, reason: `${part.malformed} of its entries are malformed, and left out.` });
-        }
-        return part;
+        return await within(options, server, pagesOf(options, server, from.get(server)));
       } catch (thrown) {
         const error = toMoorageError(thrown);
         // A server without this capability has an empty list, which is nothing to report.
-        if (error.code !== 'not_found') unavailable.push({ server, reason: error.message });
-        return { entries: [], next: undefined, malformed: 0, hints: [] };
+        const missing = error.code === 'not_found' ? {} : { missing: error.message };
+        return { entries: [], next: undefined, hints: [], ...missing };
       }
     }),
   );
   const left = asked.flatMap((server, n) => (parts[n]?.next === undefined ? [] : [[server, parts[n].next] as const]));
+  const unavailable = asked.flatMap((server, n) => {
+    const reason = parts[n]?.missing;
+    return reason === undefined ? [] : [{ server, reason }];
+  });
   return {
     [LISTS[method].key]: parts.flatMap((part) => part.entries),
     ...(left.length > 0 ? { nextCursor: writeCursor(left) } : {}),
@@ -122,7 +121,8 @@ async function pagesOf(options: ListOptions, server: string, first: string | und
     cursor = typeof result.nextCursor === 'string' ? result.nextCursor : undefined;
     if (cursor === undefined) break;
   }
-  return { entries, next: cursor, malformed, hints };
+  const missing = malformed === 0 ? {} : { missing: `${malformed} of its entries are malformed, and left out.` };
+  return { entries, next: cursor, hints, ...missing };
 }
 
 async function exposeEntry(

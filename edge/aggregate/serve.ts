@@ -1,4 +1,6 @@
-import { isRequest, isResponse, type JsonRpcMessage, type JsonRpcRequest, nameFrom } from '../../shared/jsonrpc.ts';
+import { MoorageError } from '../../shared/errors.ts';
+import { isRequest, isResponse, type JsonRpcMessage, type JsonRpcRequest } from '../../shared/jsonrpc.ts';
+import { LOG_LEVELS } from '../../shared/rev-2026-07-28.ts';
 import { isLegacyRevision, LEGACY_REVISIONS } from '../../shared/revision.ts';
 import {
   type Endpoint,
@@ -109,7 +111,8 @@ async function request(
   const { method } = message;
   if (method === 'ping') return resultResponse(message, {});
   if (method === 'logging/setLevel') {
-    const level = nameFrom(message.params?.level);
+    const level = LOG_LEVELS.find((known) => known === message.params?.level);
+    if (!level) throw new MoorageError('invalid_params', `"level" is one of ${LOG_LEVELS.join(', ')}.`);
     await aggregateOf(env, session).setLogLevel(level);
     await members.tell({ ...message, id: 'moorage-level' });
     return resultResponse(message, {});

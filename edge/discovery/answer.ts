@@ -12,7 +12,8 @@
  *
  * `resources/subscribe` wakes: a subscription exists in order to be told, and only a process that runs can tell.
  */
-import { isRequest, type JsonRpcMessage, type JsonRpcRequest, nameFrom, type RequestId } from '../../shared/jsonrpc.ts';
+import { isRequest, type JsonRpcMessage, type JsonRpcRequest, type RequestId } from '../../shared/jsonrpc.ts';
+import { LOG_LEVELS } from '../../shared/rev-2026-07-28.ts';
 import { directoryOf } from '../directory/object.ts';
 import type { Env } from '../env.ts';
 import { prefersStream } from '../read-message.ts';
@@ -22,9 +23,6 @@ import { eventOf } from '../sse.ts';
 import { type Answer, answerOf } from './copies.ts';
 import { kindOf, type Question } from './question.ts';
 import type { View } from './view.ts';
-
-/** RFC 5424 levels (2025-11-25, server/utilities/logging). */
-const LEVELS = ['debug', 'info', 'notice', 'warning', 'error', 'critical', 'alert', 'emergency'];
 
 /** A stored answer, or none, and what to do with the live one. */
 export interface Known {
@@ -86,4 +84,4 @@ export function answered(id: RequestId, answer: Answer, accept: string | null): 
 
 const EMPTY: Answer = { text: '{}', refused: false };
 
-const hasLevel = ({ params }: JsonRpcRequest): boolean => LEVELS.includes(nameFrom(params?.level));
+const hasLevel = ({ params }: JsonRpcRequest): boolean => LOG_LEVELS.some((known) => known === params?.level);

@@ -3,8 +3,9 @@
  *
  * The guest is hostile. Whatever breaks the protocol (a malformed frame, more data than its credit, a stream that was
  * never opened) ends the channel with `guest-protocol`, and the owner then kills the machine. Memory is bounded by
- * credits, and by reading no more of a guest that does not read; each answer has a deadline. States: greeting -> open <-> frozen -> closed; `closed` is final and settles
- * everything. Frozen, nothing is sent or received (what would be sent waits, in order, bounded by the credits), so the pipe
+ * credits, and by reading no more of a guest that does not read; each answer has a deadline.
+ *
+ * States: greeting -> open <-> frozen -> closed; `closed` is final and settles everything. Frozen, nothing is sent or received (what would be sent waits, in order, bounded by the credits), so the pipe
  * may be replaced by that of the QEMU that wakes the machine, and the streams go on.
  */
 import type { Duplex } from 'node:stream';

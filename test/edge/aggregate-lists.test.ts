@@ -2,6 +2,7 @@
 import { expect, test } from 'vitest';
 import { type ListMethod, listAll, UNAVAILABLE } from '../../edge/aggregate/lists.ts';
 import { UriNames } from '../../edge/aggregate/names.ts';
+import { MoorageError } from '../../shared/errors.ts';
 
 const schema = { type: 'object' };
 const trap = { toString: 1, toJSON: 1 };
@@ -46,5 +47,25 @@ test.each<[ListMethod, string, string, object, unknown[]]>([
   ]);
   expect(result._meta).toEqual({
     [UNAVAILABLE]: [{ server: 'odd', reason: `${malformed.length} of its entries are malformed, and left out.` }],
+  });
+});
+
+test('what is missing is named in the order of the servers, whoever answers first', async () => {
+  const servers = ['a', 'b', 'c'];
+  const result = await listAll({
+    method: 'tools/list',
+    servers,
+    cursor: undefined,
+    page: async (server) => {
+      // The first is the last to fail.
+      for (let turn = server === 'a' ? 100 : 0; turn > 0; turn--) await undefined;
+      throw new MoorageError('server_failed', `${server} is broken`);
+    },
+    uris: await UriNames.of(servers),
+    tools: ['*'],
+  });
+  expect(result).toEqual({
+    tools: [],
+    _meta: { [UNAVAILABLE]: servers.map((server) => ({ server, reason: `${server} is broken` })) },
   });
 });

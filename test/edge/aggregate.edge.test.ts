@@ -89,6 +89,13 @@ describe('all servers as one', () => {
     await client.close();
   });
 
+  test('a log level that is none is refused', async () => {
+    const client = await connect();
+    await client.setLoggingLevel('error');
+    await expect(client.setLoggingLevel('loud' as never)).rejects.toMatchObject({ code: -32602 });
+    await client.close();
+  });
+
   test('resources keep their server: read, subscribe, and updates that come unasked', async () => {
     edge.origin.handler = ({ message, ...rest }, response) => {
       const method = 'method' in message ? message.method : '';

@@ -1,3 +1,4 @@
+/** What is built for machines before they are called. */
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';

@@ -4,8 +4,7 @@
  * States: opening (what arrives is kept), open (acknowledged), closed. Invariants: the acknowledgement comes first; only
  * what was asked for and acknowledged is sent; every message carries the subscription's id.
  */
-import type { JsonRpcNotification, JsonRpcRequest } from '../../../shared/jsonrpc.ts';
-import { nameFrom } from '../../../shared/jsonrpc.ts';
+import { type JsonRpcNotification, type JsonRpcRequest, nameFrom } from '../../../shared/jsonrpc.ts';
 import { isRecord, META, metaOf } from '../../../shared/rev-2026-07-28.ts';
 import type { CallSink } from '../peer.ts';
 
