@@ -8,14 +8,15 @@
  * programs that calculate.
  */
 
-interface Raw {
+/** A number that is kept as its text. */
+export interface ExactNumber {
   readonly rawJSON: string;
 }
 // The compiler's library does not know these two yet.
 const { rawJSON, isRawJSON } = JSON as unknown as {
   /** Absent in Node 20. */
-  rawJSON?: (text: string) => Raw;
-  isRawJSON?: (value: unknown) => value is Raw;
+  rawJSON?: (text: string) => ExactNumber;
+  isRawJSON?: (value: unknown) => value is ExactNumber;
 };
 
 /** Longer texts are read as ever: looking at each number costs about a second for ten megabytes of them. */
@@ -32,7 +33,7 @@ export function parseExactly(text: string): unknown {
 }
 
 /** Whether a value is a number that is kept as its text. */
-export const isExactNumber = (value: unknown): boolean => isRawJSON?.(value) ?? false;
+export const isExactNumber = (value: unknown): value is ExactNumber => isRawJSON?.(value) ?? false;
 
 /** A value that calculations take: what is kept as text becomes the nearest number. */
 export const roundedOf = (value: unknown): unknown => (isRawJSON?.(value) ? Number(value.rawJSON) : value);

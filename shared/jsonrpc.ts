@@ -6,6 +6,7 @@
  */
 import { z } from 'zod';
 import { MoorageError, toJsonRpcError } from './errors.ts';
+import { type ExactNumber, isExactNumber } from './exact-json.ts';
 
 /** A request's id. MCP forbids null; fractional numbers are refused. */
 export type RequestId = string | number;
@@ -145,10 +146,15 @@ export const nameFrom = (value: unknown): string =>
 /** As `nameFrom`, for what is looked up by a number; NaN where it is none. */
 export const numberFrom = (value: unknown): number => (nameFrom(value) === '' ? Number.NaN : Number(value));
 
+/** What a client chose to know its progress by: to whoever passes it on it says nothing, so it may be any number. */
+export type ProgressToken = RequestId | ExactNumber;
+export const isProgressToken = (value: unknown): value is ProgressToken =>
+  typeof value === 'string' || typeof value === 'number' || isExactNumber(value);
+
 /** `_meta.progressToken` of a request, where there is one (MCP, basic/utilities/progress). */
-export function progressTokenOf(message: JsonRpcRequest): RequestId | undefined {
+export function progressTokenOf(message: JsonRpcRequest): ProgressToken | undefined {
   const meta = message.params?._meta;
   if (meta === null || typeof meta !== 'object') return undefined;
   const token = (meta as { progressToken?: unknown }).progressToken;
-  return typeof token === 'string' || typeof token === 'number' ? token : undefined;
+  return isProgressToken(token) ? token : undefined;
 }

@@ -6,7 +6,7 @@
  */
 import { z } from 'zod';
 import { ERROR_CODES, MoorageError } from './errors.ts';
-import type { JsonRpcRequest } from './jsonrpc.ts';
+import { isProgressToken, type JsonRpcRequest } from './jsonrpc.ts';
 import { MODERN_REVISION, REVISION_META_KEY } from './revision.ts';
 
 /** `_meta` keys that the specification reserves for itself. */
@@ -40,7 +40,7 @@ const envelopeSchema = z.looseObject({
   [META.clientCapabilities]: z.record(z.string(), z.unknown()),
   [META.clientInfo]: z.looseObject({ name: z.string(), version: z.string() }).optional(),
   [META.logLevel]: z.enum(LOG_LEVELS).optional(),
-  progressToken: z.union([z.string(), z.number()]).optional(),
+  progressToken: z.custom(isProgressToken, 'a string or a number').optional(),
 });
 
 /** The `_meta` of a message's params, where it is an object. */

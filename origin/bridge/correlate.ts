@@ -24,6 +24,7 @@ import {
   type JsonRpcResponse,
   nameFrom,
   numberFrom,
+  type ProgressToken,
   progressTokenOf,
   type RequestId,
 } from '../../shared/jsonrpc.ts';
@@ -37,7 +38,7 @@ export interface Call {
   readonly session: string;
   readonly clientId: RequestId;
   readonly method: string;
-  readonly progressToken: RequestId | undefined;
+  readonly progressToken: ProgressToken | undefined;
   /** URI of a `resources/subscribe` or `unsubscribe`. */
   readonly uri: string | undefined;
 }

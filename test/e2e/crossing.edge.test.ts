@@ -97,6 +97,7 @@ describe('on the stream of a call', () => {
         ['""', 3],
         ['"ü\\"\\\\"', 3],
         ['-7', 3],
+        ['9007199254740993', 3],
       ].map(([token, steps]) => [nameOf(way), token as string, steps as number, way] as const),
     ),
   )('progress, %s, token %s, %i steps', async (_, token, steps, way) => {
